@@ -1,0 +1,68 @@
+# `make` alone lists what there is to make.
+PYTHON ?= python3
+LOCKS := deploy/locks
+SERVE := .venv/serve
+DEV := .venv/dev
+
+.DEFAULT_GOAL := help
+.PHONY: help serve train test lint types imports format lock image image-check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(SERVE)/.installed ## Serve models/ on port 8000 (COMMITTEE_* variables are passed on)
+	$(SERVE)/bin/python -m server
+
+train: $(DEV)/.installed ## Train the seed recipe on Fashion-MNIST and publish the next version into models/
+	$(DEV)/bin/python -m export train export/recipes/seed.toml --out models
+
+test: $(DEV)/.installed lint types imports ## Lint, types, import rules, tests, coverage
+	rm -f .coverage .coverage.*
+	$(DEV)/bin/coverage run -m pytest
+	$(DEV)/bin/coverage combine --quiet
+	$(DEV)/bin/coverage report --include='server/*' --fail-under=95
+	$(DEV)/bin/coverage report --include='export/*' --fail-under=90
+
+lint: $(DEV)/.installed
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+
+types: $(DEV)/.installed
+	$(DEV)/bin/mypy
+
+imports: $(DEV)/.installed
+	$(DEV)/bin/lint-imports
+
+format: $(DEV)/.installed ## Format the code and mend what the linter can
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
+
+image: ## Build the container image (without a Docker engine: as root, on Debian)
+	deploy/image.sh build
+
+image-check: ## Build the image, run it read-only and unprivileged, predict, stop it with a request in flight
+	deploy/image.sh check
+
+lock: ## Resolve the locks anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -c $(LOCKS)/serve.txt -o $(LOCKS)/dev.txt
+	echo 'setuptools' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o $(LOCKS)/build.txt
+
+clean: ## Remove the environments and caches
+	rm -rf .venv *.egg-info build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# One environment to serve, one to train and test: the first holds no training library.
+$(SERVE)/.installed: $(LOCKS)/serve.txt $(LOCKS)/build.txt pyproject.toml
+	$(call install,$(SERVE),$(LOCKS)/serve.txt)
+
+$(DEV)/.installed: $(LOCKS)/dev.txt $(LOCKS)/build.txt pyproject.toml
+	$(call install,$(DEV),$(LOCKS)/dev.txt)
+
+define install
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Committee needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
+	$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)/build.txt
+	$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+endef

@@ -1,0 +1,1 @@
+"""Committee's server: several ONNX models behind one endpoint, fused as each request asks."""

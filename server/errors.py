@@ -1,0 +1,84 @@
+"""Every error that Committee raises on purpose.
+
+    CommitteeError
+    ├── InvalidInput            the request says something that cannot be served
+    │   ├── TooLarge            … because it is over a stated limit
+    │   └── UnsupportedMediaType
+    ├── Unauthorized
+    ├── NotFound                no such ensemble, version, member or route
+    ├── Unavailable             nothing is wrong with the request: try again
+    │   ├── Overloaded
+    │   └── NotReady
+    ├── DeadlineExceeded
+    ├── MemberFailed            a model raised, or answered something that is no distribution
+    ├── InternalError           a fault of ours: the detail is logged and never sent
+    └── InvalidRepository       the model repository cannot be served: stops the start
+
+The tree knows no HTTP and no gRPC: each transport has its own table from these classes to its statuses.
+"""
+
+from typing import ClassVar
+
+
+class CommitteeError(Exception):
+    """Base of all. The message says what was expected, what came, and where."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(CommitteeError):
+    code = "invalid_input"
+
+
+class TooLarge(InvalidInput):
+    code = "too_large"
+
+
+class UnsupportedMediaType(InvalidInput):
+    code = "unsupported_media_type"
+
+
+class Unauthorized(CommitteeError):
+    code = "unauthorized"
+
+
+class NotFound(CommitteeError):
+    code = "not_found"
+
+
+class Unavailable(CommitteeError):
+    """The server cannot answer now; `retry_after` is in seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class NotReady(Unavailable):
+    code = "not_ready"
+
+
+class DeadlineExceeded(CommitteeError):
+    code = "deadline_exceeded"
+
+
+class MemberFailed(CommitteeError):
+    code = "member_failed"
+
+
+class InternalError(CommitteeError):
+    code = "internal_error"
+
+
+class InvalidRepository(CommitteeError):
+    code = "invalid_repository"

@@ -1,0 +1,148 @@
+"""The fusion strategies: pure functions from the members' probabilities to one answer.
+
+Each takes `probabilities (n_members, n_samples, n_classes) float32`, whose rows sum to 1, and `weights (n_members,)
+float32`, which sum to 1, and returns a `Fused`. To add a strategy, write such a function and give it a line in
+`STRATEGIES`; everything else (options, documentation, evaluation, metrics) reads the dict.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOOR = 1e-7
+"""Probabilities are raised to this before a logarithm: decision trees answer exact zeros."""
+TIE = 1e-6
+"""Vote shares closer than this are a tie: sums of float32 weights differ in the last digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    probabilities: NDArray[np.float32]
+    """`(n_samples, n_classes)`, rows sum to 1."""
+    labels: NDArray[np.intp]
+    """`(n_samples,)`, indices into the classes."""
+
+
+def average(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Mean of the members' probabilities (scikit-learn's soft voting)."""
+    return _linear_pool(probabilities, weights)
+
+
+def weighted(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Weighted mean of the members' probabilities (linear opinion pool; Stone 1961)."""
+    return _linear_pool(probabilities, weights)
+
+
+def vote(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Each member votes for its best class; the probabilities are shares of the (weighted) votes.
+
+    Ties go to the class of higher (weighted) mean probability, then to the one that comes first. Without ties the
+    labels are scikit-learn's hard voting's.
+    """
+    votes = probabilities.argmax(axis=2)
+    classes = np.arange(probabilities.shape[2])
+    ballots = (votes[:, :, None] == classes).astype(np.float32)
+    shares = np.tensordot(weights, ballots, axes=1)
+    tied = shares >= shares.max(axis=1, keepdims=True) - TIE
+    means = np.tensordot(weights, probabilities, axes=1)
+    return Fused(_normalise(shares), np.where(tied, means, -1.0).argmax(axis=1))
+
+
+def log_linear(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Weighted geometric mean of the *calibrated* members' probabilities, normalised.
+
+    Logarithmic opinion pool; Genest & Zidek 1986, Hinton 2002. Zeros are raised to `FLOOR`, so one member alone cannot
+    veto a class for certain.
+    """
+    logs = np.log(np.maximum(probabilities, FLOOR))
+    return _by_highest(_softmax(np.tensordot(weights, logs, axes=1)))
+
+
+def median(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Median of the members' probabilities of each class, normalised; deaf to one wild member."""
+    return _by_highest(_normalise(np.median(probabilities, axis=0).astype(np.float32)))
+
+
+def maximum(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Highest of the members' probabilities of each class, normalised (max rule; Kittler et al. 1998)."""
+    return _by_highest(_normalise(probabilities.max(axis=0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    combine: Callable[[NDArray[np.float32], NDArray[np.float32]], Fused]
+    weights: Literal["equal", "optional", "fitted"]
+    """`equal`: takes none. `optional`: a request's, else equal ones. `fitted`: a request's, else the manifest's."""
+    calibrated: bool = False
+    """Whether it combines calibrated probabilities, or the members' own."""
+
+    @property
+    def summary(self) -> str:
+        return (self.combine.__doc__ or "").partition("\n")[0]
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "average": Strategy(average, weights="equal"),
+    "weighted": Strategy(weighted, weights="fitted"),
+    "vote": Strategy(vote, weights="optional"),
+    "log_linear": Strategy(log_linear, weights="fitted", calibrated=True),
+    "median": Strategy(median, weights="equal"),
+    "max": Strategy(maximum, weights="equal"),
+}
+
+
+def fuse(
+    strategy: str,
+    probabilities: NDArray[np.float32],
+    *,
+    weights: NDArray[np.float32] | None = None,
+    temperatures: NDArray[np.float32] | None = None,
+) -> Fused:
+    """Combine `probabilities (n_members, n_samples, n_classes)` by the strategy of this name.
+
+    `weights (n_members,)` may have any scale and default to equal ones; `temperatures (n_members,)` default to 1 and
+    count only for strategies that combine calibrated probabilities.
+    """
+    rule = STRATEGIES[strategy]
+    shares = normalise_weights(np.ones(len(probabilities)) if weights is None else weights)
+    if rule.calibrated and temperatures is not None:
+        probabilities = calibrate(probabilities, temperatures)
+    return rule.combine(probabilities, shares)
+
+
+def normalise_weights(weights: NDArray[np.floating] | Sequence[float]) -> NDArray[np.float32]:
+    """Scale `(n_members,)` non-negative weights, not all zero, to a sum of 1."""
+    exact = np.asarray(weights, dtype=np.float64)
+    exact = exact / exact.max()  # so that neither tiny nor huge weights lose their proportions in the sum
+    return (exact / exact.sum()).astype(np.float32)
+
+
+def calibrate(probabilities: NDArray[np.float32], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Temperature scaling (Guo et al. 2017) of `(n_members, n_samples, n_classes)`, a temperature a member."""
+    logs = np.log(np.maximum(probabilities, FLOOR))
+    return _softmax(logs / np.asarray(temperatures, dtype=np.float32)[:, None, None])
+
+
+def _linear_pool(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    return _by_highest(_normalise(np.tensordot(weights, probabilities, axes=1)))
+
+
+def _by_highest(probabilities: NDArray[np.float32]) -> Fused:
+    return Fused(probabilities, probabilities.argmax(axis=1))
+
+
+def _normalise(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale rows to a sum of 1; a row of zeros (a median can be) becomes uniform."""
+    totals = scores.sum(axis=-1, keepdims=True)
+    if not totals.all():
+        scores = np.where(totals > 0, scores, np.float32(1))
+        totals = scores.sum(axis=-1, keepdims=True)
+    return np.asarray(scores / totals, dtype=np.float32)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)

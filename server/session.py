@@ -1,0 +1,61 @@
+"""The one module that knows ONNX Runtime: a loaded graph, and what its tensors look like."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from server.errors import InvalidRepository, MemberFailed
+
+PROVIDERS = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, element type as ONNX Runtime writes it (`tensor(float)`), and shape; None where a dimension is free."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+class Session:
+    """A graph, loaded from bytes, on `threads` intra-op threads.
+
+    Raises InvalidRepository, naming `where`, if ONNX Runtime does not take it.
+    """
+
+    def __init__(self, model: bytes, *, where: str, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin while idle take the cores from the other workers' sessions.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.where = where
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS))
+        except Exception as exc:  # ONNX Runtime's exceptions have no base class of their own
+            raise InvalidRepository(f"{where}: ONNX Runtime cannot load it: {_first_line(exc)}") from exc
+        self.inputs = {arg.name: _spec(arg) for arg in self._session.get_inputs()}
+        self.optional_inputs = {arg.name: _spec(arg) for arg in self._session.get_overridable_initializers()}
+        self.outputs = {arg.name: _spec(arg) for arg in self._session.get_outputs()}
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Run the graph once and return the named outputs. Raises MemberFailed."""
+        try:
+            return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
+        except Exception as exc:  # as above
+            raise MemberFailed(f"{self.where}: {_first_line(exc)}") from exc
+
+
+def _spec(arg: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in arg.shape)
+    return TensorSpec(arg.name, arg.type, shape)
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
