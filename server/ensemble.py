@@ -71,7 +71,7 @@ class Ensemble:
         feeds: dict[str, NDArray[Any]] = {self.manifest.input.name: rows}
         if specs[0].gate is not None:
             gates = np.zeros(_n_gates(session), dtype=np.bool_)
-            gates[[spec.gate for spec in specs]] = True
+            gates[[spec.gate for spec in specs if spec.gate is not None]] = True
             feeds[GATES_INPUT] = gates
         wanted = list(dict.fromkeys(spec.output for spec in specs))
         outputs = dict(zip(wanted, session.run(wanted, feeds), strict=True))

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-FLOOR = 1e-7
+FLOOR = np.float32(1e-7)
 """Probabilities are raised to this before a logarithm: decision trees answer exact zeros."""
 TIE = 1e-6
 """Vote shares closer than this are a tie: sums of float32 weights differ in the last digits."""
@@ -115,15 +115,15 @@ def fuse(
 
 def normalise_weights(weights: NDArray[np.floating] | Sequence[float]) -> NDArray[np.float32]:
     """Scale `(n_members,)` non-negative weights, not all zero, to a sum of 1."""
-    exact = np.asarray(weights, dtype=np.float64)
+    exact: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
     exact = exact / exact.max()  # so that neither tiny nor huge weights lose their proportions in the sum
-    return (exact / exact.sum()).astype(np.float32)
+    return np.asarray(exact / exact.sum(), dtype=np.float32)
 
 
 def calibrate(probabilities: NDArray[np.float32], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:
     """Temperature scaling (Guo et al. 2017) of `(n_members, n_samples, n_classes)`, a temperature a member."""
-    logs = np.log(np.maximum(probabilities, FLOOR))
-    return _softmax(logs / np.asarray(temperatures, dtype=np.float32)[:, None, None])
+    logs: NDArray[np.float32] = np.log(np.maximum(probabilities, FLOOR))
+    return _softmax(logs / temperatures.astype(np.float32)[:, None, None])
 
 
 def _linear_pool(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:

@@ -35,7 +35,7 @@ def answers(x: NDArray[np.float32], n_members: int) -> NDArray[np.float32]:
     """What the members answer: `(n_members, n, 3)`."""
     logits = np.einsum("nf,mfc->mnc", x, coefficients(n_members))
     exponentials = np.exp(logits - logits.max(axis=2, keepdims=True))
-    return (exponentials / exponentials.sum(axis=2, keepdims=True)).astype(np.float32)
+    return np.asarray(exponentials / exponentials.sum(axis=2, keepdims=True), dtype=np.float32)
 
 
 def linear_member(weights: NDArray[np.float32]) -> bytes:
@@ -52,7 +52,7 @@ def linear_member(weights: NDArray[np.float32]) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def manifest(n_members: int, *, name: str = "tiny", version: int = 1, **changes: Any) -> dict[str, Any]:
