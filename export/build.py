@@ -1,0 +1,135 @@
+"""Builds an ensemble of converted members: packs them, fits their fusion, scores it, and publishes it.
+
+What each split is for: *validation* fits the weights and chooses the default strategy, *calibration* fits the
+temperatures and chooses between two fits of the weights, *test* is looked at once, for the report.
+"""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from export import card, report
+from export.candidate import Candidate
+from export.datasets import Dataset
+from export.evaluate import evaluate
+from export.fit import fit_fusion
+from export.pack import MEMBER_PROBABILITIES, check_packed, pack
+from export.publish import list_files, make_vectors, next_version, publish
+from server.ensemble import Ensemble
+from server.fusion import STRATEGIES, Fused, fuse
+from server.manifest import VECTORS_FILE, Manifest, MemberSpec
+
+PACKED_FILE = "ensemble.onnx"
+BATCH = 64
+"""Rows a call, for predictions and for measured costs."""
+N_VECTORS = 16
+N_PROOF_ROWS = 256
+
+
+def build(
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    *,
+    name: str,
+    description: str,
+    max_batch_size: int,
+    out: Path,
+    seed: int,
+    progress: Progress,
+) -> Path:
+    """Publish the candidates as the next version of ensemble `name` under `out`; returns its folder.
+
+    Raises PackingError or PublishError; then nothing is published.
+    """
+    models = {candidate.name: candidate.model for candidate in candidates}
+    packed = pack(models, dataset.input, len(dataset.classes))
+    check_packed(packed, models, dataset.input, dataset.validation.x[:N_PROOF_ROWS])
+    files = {PACKED_FILE: packed.SerializeToString()}
+    draft = Manifest(
+        name=name,
+        version=next_version(out, name),
+        description=description,
+        max_batch_size=max_batch_size,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        classes=dataset.classes,
+        input=dataset.input,
+        members=[_member(candidate, gate) for gate, candidate in enumerate(candidates)],
+        files=list_files(files),
+    )
+    ensemble = Ensemble(draft, files, where=f"{name} (being built)")
+    answers = {
+        split: predict(ensemble, getattr(dataset, split).x, progress, f"predict {split}")
+        for split in ("validation", "calibration", "test")
+    }
+    costs = measure_costs(ensemble, dataset.validation.x[:BATCH])
+    fitted = fit_fusion(
+        draft.members, answers["validation"], dataset.validation.y, answers["calibration"], dataset.calibration.y
+    )
+    members = [
+        spec.model_copy(update={"cost_us": round(cost, 2)}) for spec, cost in zip(fitted.members, costs, strict=True)
+    ]
+    manifest = draft.model_copy(update={"members": members, "default_strategy": fitted.default_strategy})
+    with_weights = Ensemble(manifest, files, where=ensemble.where)
+    scored = evaluate(fuse_all(with_weights, answers["test"]), dataset.test.y, seed=seed)
+    contents = report.make_report(manifest, candidates, fitted, scored, dataset, seed=seed)
+    rows = _vector_rows(dataset)
+    files |= {
+        VECTORS_FILE: make_vectors(rows, ensemble.run(rows)),
+        report.REPORT_FILE: report.to_json(contents),
+        card.CARD_FILE: card.render(contents).encode(),
+    }
+    return publish(out, manifest.model_copy(update={"files": list_files(files)}), files)
+
+
+def predict(ensemble: Ensemble, rows: NDArray[np.float32], progress: Progress, what: str) -> NDArray[np.float32]:
+    """What the members answer, `(n_members, n, n_classes)`, in batches of `BATCH`."""
+    batches = progress.track([rows[start : start + BATCH] for start in range(0, len(rows), BATCH)], description=what)
+    return np.concatenate([ensemble.run(batch) for batch in batches], axis=1)
+
+
+def measure_costs(ensemble: Ensemble, rows: NDArray[np.float32], *, repeats: int = 30) -> list[float]:
+    """Microseconds a row of each member alone, on these rows as one batch: the median of `repeats` calls."""
+    costs = []
+    for member in range(len(ensemble.names)):
+        times = []
+        for _ in range(repeats):
+            start = perf_counter()
+            ensemble.run(rows, [member])
+            times.append(perf_counter() - start)
+        costs.append(float(np.median(times)) / len(rows) * 1e6)
+    return costs
+
+
+def fuse_all(ensemble: Ensemble, probabilities: NDArray[np.float32]) -> dict[str, Fused]:
+    """Every member's own answer, by `member:<name>`, and every strategy's, by its name, with the manifest's weights."""
+    alone = {
+        f"member:{name}": Fused(answer, answer.argmax(axis=1))
+        for name, answer in zip(ensemble.names, probabilities, strict=True)
+    }
+    fused = {
+        strategy: fuse(strategy, probabilities, weights=ensemble.weights(strategy), temperatures=ensemble.temperatures)
+        for strategy in STRATEGIES
+    }
+    return alone | fused
+
+
+def _member(candidate: Candidate, gate: int) -> MemberSpec:
+    return MemberSpec(
+        name=candidate.name,
+        framework=candidate.framework,
+        file=PACKED_FILE,
+        output=MEMBER_PROBABILITIES,
+        gate=gate,
+    )
+
+
+def _vector_rows(dataset: Dataset) -> NDArray[np.float32]:
+    """Real rows of the validation split, and two that no photograph is: all lowest, all highest."""
+    low, high = dataset.input.low or 0.0, dataset.input.high or 1.0
+    row = dataset.validation.x[:1]
+    return np.concatenate([dataset.validation.x[:N_VECTORS], np.full_like(row, low), np.full_like(row, high)])

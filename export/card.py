@@ -1,0 +1,89 @@
+"""The model card, `README.md` in a version's folder: the report in words and tables (Mitchell et al. 2019)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from export.evaluate import METRICS
+from server.fusion import STRATEGIES
+
+CARD_FILE = "README.md"
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Markdown from the contents of `report.json`."""
+    dataset = report["dataset"]
+    rows = ", ".join(f"{count:,} {split}" for split, count in dataset["rows"].items())
+    default = report["default_strategy"]
+    return f"""# {report["ensemble"]} {report["version"]}
+
+{report["description"]}
+
+Made on {report["created"]} from data set `{dataset["name"]}`, split with seed {dataset["seed"]}: {rows} rows.
+Validation rows fitted the weights and chose the default strategy, `{default}`; calibration rows the temperatures;
+test rows, on which every figure below is measured, chose nothing.
+
+## Members
+
+{members_table(report)}
+
+µs a row: alone, one thread, in batches of 64, on the machine that trained. Parity: the largest difference between the
+trained model's probabilities and its ONNX graph's, over the validation rows and rows made to be awkward.
+
+## Strategies
+
+{strategies_table(report)}
+
+{_verdict(report)}
+
+Figures are those of the test split with 95% bootstrap intervals; `report.json` holds them all and defines them.
+
+## Use
+
+The members answer for inputs like those of the data set; nothing here says how they answer for others. Probabilities
+are of the listed classes only: there is no "none of these".
+"""
+
+
+def members_table(report: Mapping[str, Any]) -> str:
+    lines = [
+        "| member | framework | accuracy | log-loss | µs a row | weight | temperature | parity |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, member in report["members"].items():
+        test = member["test"]
+        cells = [
+            name,
+            member["framework"],
+            f"{test['accuracy']['value']:.4f}",
+            f"{test['log_loss']['value']:.4f}",
+            f"{member['cost_us']:.1f}",
+            f"{member['weights']['weighted']:.3f}",
+            f"{member['temperature']:.2f}",
+            f"{member['parity']['largest_difference']:.1e}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def strategies_table(report: Mapping[str, Any]) -> str:
+    lines = ["| strategy | accuracy | log-loss | Brier | ECE |", "|---|---|---|---|---|"]
+    for name in STRATEGIES:
+        test = report["strategies"][name]["test"]
+        cells = [f"{test[m]['value']:.4f} ({test[m]['low']:.4f} to {test[m]['high']:.4f})" for m in METRICS]
+        shown = f"**{name}**" if name == report["default_strategy"] else name
+        lines.append(f"| {' | '.join([shown, *cells])} |")
+    return "\n".join(lines)
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    gains = report["strategies"][report["default_strategy"]]["over_best_member"]
+    accuracy, loss = gains["accuracy"], gains["log_loss"]
+    return (
+        f"Against the best member on the same rows, `{report['default_strategy']}` changes accuracy by "
+        f"{_signed(accuracy)} (against `{accuracy['member']}`) and log-loss by {_signed(loss)} "
+        f"(against `{loss['member']}`)."
+    )
+
+
+def _signed(gain: Mapping[str, float]) -> str:
+    return f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"

@@ -1,0 +1,211 @@
+"""The datasets that recipes name: rows, labels and what one row looks like, split once and for all by a seed."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import CorruptDataset, DatasetNotFound
+from server.manifest import InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows and their labels.
+
+    `x` is `(n, *shape)` float32, values as the dataset gives them (pixels 0 to 255 for images); `y` is `(n,)` int64,
+    indices into the dataset's classes.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Four splits that share no row: members learn from `train`, weights and thresholds are fitted on `validation`,
+    temperatures on `calibration`, and `test` is scored once, at the end."""
+
+    name: str
+    classes: list[str]
+    input: InputSpec
+    train: Split
+    validation: Split
+    calibration: Split
+    test: Split
+
+
+def load_dataset(name: str, *, seed: int, folder: Path | None = None) -> Dataset:
+    """Load a dataset by name; `folder` says where its files are, for one that has files.
+
+    Raises DatasetNotFound, which says how to get it, and CorruptDataset.
+    """
+    loader = DATASETS.get(name)
+    if loader is None:
+        raise DatasetNotFound(f"expected a dataset of {sorted(DATASETS)}, got {name!r}")
+    return loader(seed, folder)
+
+
+def stratified(y: NDArray[np.int64], sizes: Sequence[int], *, seed: int) -> list[NDArray[np.int64]]:
+    """Part the indices of `y (n,)` into shares of these sizes plus the rest, first; each keeps the classes' shares.
+
+    Answers `len(sizes) + 1` sorted arrays that share no index.
+    """
+    from sklearn.model_selection import train_test_split  # a second to import
+
+    rest = np.arange(len(y), dtype=np.int64)
+    shares = []
+    for size in sizes:
+        rest, share = train_test_split(rest, test_size=size, stratify=y[rest], random_state=seed)
+        shares.append(np.sort(share))
+    return [np.sort(rest), *shares]
+
+
+# ---- digits ---------------------------------------------------------------------------------------------------------
+
+
+def load_digits(seed: int, folder: Path | None = None) -> Dataset:
+    """scikit-learn's own 1,797 digits of 8x8 pixels, 0 to 16: small enough to train on in seconds. No files."""
+    from sklearn.datasets import load_digits as load
+
+    bunch = load()
+    x = bunch.data.astype(np.float32).reshape(-1, 8, 8, 1)
+    y = bunch.target.astype(np.int64)
+    train, validation, calibration, test = stratified(y, (250, 250, 300), seed=seed)
+    return Dataset(
+        name="digits",
+        classes=[str(digit) for digit in bunch.target_names],
+        input=InputSpec(name="image", shape=[8, 8, 1], low=0.0, high=16.0),
+        train=Split(x[train], y[train]),
+        validation=Split(x[validation], y[validation]),
+        calibration=Split(x[calibration], y[calibration]),
+        test=Split(x[test], y[test]),
+    )
+
+
+# ---- Fashion-MNIST --------------------------------------------------------------------------------------------------
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+FASHION_FILES = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+"""File names without `.gz`, and the sha256 of each *decompressed* file: who compressed it, and how, does not matter."""
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+"""Where `keras.datasets` gets them, too."""
+HOW_TO_GET_FASHION = (
+    "`apt-get install dataset-fashion-mnist` (Debian, Ubuntu), or name a folder that holds the four files "
+    + ", ".join(f"{name}.gz" for name in FASHION_FILES)
+    + " (github.com/zalandoresearch/fashion-mnist), or be online once, so that Keras can fetch them"
+)
+
+
+def load_fashion_mnist(seed: int, folder: Path | None = None) -> Dataset:
+    """Fashion-MNIST (Xiao et al. 2017, MIT licence): 60,000 + 10,000 images of 28x28 grey pixels, 10 classes.
+
+    The 60,000 become 50,000 train, 5,000 validation and 5,000 calibration rows, stratified; test is the set's own.
+    """
+    home = folder if folder is not None else find_fashion(fetch_with_keras)
+    files = {name: read_idx(home, name, sha256) for name, sha256 in FASHION_FILES.items()}
+    x, y = _images(files["train-images-idx3-ubyte"]), _labels(files["train-labels-idx1-ubyte"])
+    train, validation, calibration = stratified(y, (5_000, 5_000), seed=seed)
+    return Dataset(
+        name="fashion_mnist",
+        classes=list(FASHION_CLASSES),
+        input=InputSpec(name="image", shape=[28, 28, 1], low=0.0, high=255.0),
+        train=Split(x[train], y[train]),
+        validation=Split(x[validation], y[validation]),
+        calibration=Split(x[calibration], y[calibration]),
+        test=Split(_images(files["t10k-images-idx3-ubyte"]), _labels(files["t10k-labels-idx1-ubyte"])),
+    )
+
+
+def find_fashion(fetch: Callable[[], Path], folders: Sequence[Path] = (DEBIAN_FOLDER,)) -> Path:
+    """The first of `folders` that exists, else the one that `fetch` brings. Raises DatasetNotFound."""
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    try:
+        return fetch()
+    except Exception as exc:  # Keras raises bare Exceptions for whatever goes wrong on the way
+        raise DatasetNotFound(
+            f"Fashion-MNIST: not in {', '.join(map(str, folders))}, and Keras could not fetch it "
+            f"({_first_line(exc)}); to get it: {HOW_TO_GET_FASHION}"
+        ) from exc
+
+
+def fetch_with_keras(cache: Path | None = None) -> Path:
+    """Have Keras fetch those of the four files that its cache (by default `~/.keras`) lacks; answers their folder."""
+    from export.members.keras_cnn import import_keras
+
+    keras = import_keras()
+    paths = [
+        keras.utils.get_file(
+            f"{name}.gz", f"{KERAS_URL}{name}.gz", cache_subdir="datasets/fashion-mnist", cache_dir=cache
+        )
+        for name in FASHION_FILES
+    ]
+    return Path(paths[0]).parent
+
+
+def read_idx(folder: Path, name: str, sha256: str) -> bytes:
+    """The decompressed contents of `<folder>/<name>.gz`, or of `<folder>/<name>`.
+
+    Raises DatasetNotFound, or CorruptDataset unless the contents have this sha256.
+    """
+    compressed, plain = folder / f"{name}.gz", folder / name
+    path = compressed if compressed.exists() else plain
+    try:
+        data = gzip.decompress(path.read_bytes()) if path == compressed else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        raise CorruptDataset(f"{path}: expected gzip, got: {exc}") from exc
+    except OSError as exc:
+        raise DatasetNotFound(
+            f"{folder}: expected {name}.gz, got: {exc.strerror}; to get it: {HOW_TO_GET_FASHION}"
+        ) from exc
+    got = hashlib.sha256(data).hexdigest()
+    if got != sha256:
+        raise CorruptDataset(f"{path}: expected contents of sha256 {sha256}, got {got}")
+    return data
+
+
+def _images(idx: bytes) -> NDArray[np.float32]:
+    """The 16 bytes before the pixels are magic, count, height and width: the sha256 has vouched for them."""
+    return np.frombuffer(idx, dtype=np.uint8, offset=16).reshape(-1, 28, 28, 1).astype(np.float32)
+
+
+def _labels(idx: bytes) -> NDArray[np.int64]:
+    return np.frombuffer(idx, dtype=np.uint8, offset=8).astype(np.int64)
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+
+
+DATASETS: Mapping[str, Callable[[int, Path | None], Dataset]] = {
+    "digits": load_digits,
+    "fashion_mnist": load_fashion_mnist,
+}

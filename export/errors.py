@@ -1,0 +1,52 @@
+"""Every error that the exporter raises on purpose.
+
+ExportError
+├── DatasetNotFound         no such dataset, or its files are not on this machine
+├── CorruptDataset          its files are not the ones that are known by their sha256
+├── InvalidRecipe           the recipe says something that cannot be trained
+├── UnseenClass             the training rows lack a class, so no member would have its column
+├── ConversionFailed        a converter wrote a graph that does not keep the members' contract
+├── ParityError             a graph answers something else than the model that it was converted from
+├── PackingError            the packed graph answers something else than its members apart
+└── PublishError            a version does not verify, or is there already
+"""
+
+
+class ExportError(Exception):
+    """Base of all. The message says what was expected, what came, and where."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class DatasetNotFound(ExportError):
+    pass
+
+
+class CorruptDataset(ExportError):
+    pass
+
+
+class InvalidRecipe(ExportError):
+    pass
+
+
+class UnseenClass(ExportError):
+    pass
+
+
+class ConversionFailed(ExportError):
+    pass
+
+
+class ParityError(ExportError):
+    pass
+
+
+class PackingError(ExportError):
+    pass
+
+
+class PublishError(ExportError):
+    pass

@@ -1,0 +1,73 @@
+"""What training a member leaves behind, whatever its family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+"""`(n, *shape)` float32, values as the dataset gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The inner nodes of a member's trees: node `i` compares feature `features[i]` with `thresholds[i]`.
+
+    `features` `(k,)` int64 index the flattened row; `thresholds` `(k,)` float64; `rows` `(k,)` int64 name for each
+    node a training row that comes by it.
+    """
+
+    features: NDArray[np.int64]
+    thresholds: NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @classmethod
+    def joined(cls, trees: "list[Splits]") -> Self:
+        return cls(
+            np.concatenate([tree.features for tree in trees]),
+            np.concatenate([tree.thresholds for tree in trees]),
+            np.concatenate([tree.rows for tree in trees]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedMember:
+    """A trained model behind what export needs of it.
+
+    `predict_proba` is the source model's own answer, `(n, n_classes)` of float32 or float64, rows sum to 1.
+    `to_onnx` converts it and keeps the contract of `export.convert`.
+    `logits` `(n, n_classes)` float64 are what the softmax sees, where they grow with the input without bound; None for
+    trees, whose answer is one of finitely many.
+    `splits` is None for a model without trees.
+    """
+
+    name: str
+    framework: str
+    """And its version: `keras 3.15.1`."""
+    predict_proba: Callable[[Rows], NDArray[Any]]
+    to_onnx: Callable[[], onnx.ModelProto]
+    logits: Callable[[Rows], NDArray[np.float64]] | None = None
+    splits: Splits | None = None
+
+
+def tree_splits(
+    left: NDArray[Any], right: NDArray[Any], features: NDArray[Any], thresholds: NDArray[Any], leaves: NDArray[Any]
+) -> Splits:
+    """The splits of one tree, of those nodes that a row comes by.
+
+    The first four are `(n_nodes,)`; `left` and `right` are the children's indices, higher than their parent's, and -1
+    in a leaf. `leaves` `(n,)` is the leaf that each training row ends in.
+    """
+    row_of = np.full(len(left), -1, dtype=np.int64)
+    row_of[leaves] = np.arange(len(leaves))
+    inner = np.flatnonzero(left >= 0)
+    for node in inner[::-1]:
+        row_of[node] = max(row_of[left[node]], row_of[right[node]])
+    inner = inner[row_of[inner] >= 0]
+    return Splits(features[inner].astype(np.int64), thresholds[inner].astype(np.float64), row_of[inner])

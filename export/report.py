@@ -1,0 +1,104 @@
+"""`report.json`: how an ensemble was made, and how each member and each strategy does on rows that nothing has seen."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from export.candidate import Candidate
+from export.datasets import Dataset
+from export.evaluate import METRICS, N_BINS, N_RESAMPLES, Evaluation, Interval
+from export.fit import Fitted
+from server.fusion import FLOOR, STRATEGIES
+from server.manifest import Manifest, MemberSpec
+
+REPORT_FILE = "report.json"
+SOFTWARE = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "xgboost-cpu", "xgboost")
+
+
+def make_report(
+    manifest: Manifest,
+    candidates: Sequence[Candidate],
+    fitted: Fitted,
+    test: Evaluation,
+    dataset: Dataset,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Everything that the report says, ready for JSON."""
+    keys = [f"member:{member.name}" for member in manifest.members]
+    return {
+        "ensemble": manifest.name,
+        "version": manifest.version,
+        "description": manifest.description,
+        "created": manifest.created,
+        "default_strategy": manifest.default_strategy,
+        "dataset": {
+            "name": dataset.name,
+            "seed": seed,
+            "rows": {split: len(getattr(dataset, split).y) for split in ("train", "validation", "calibration", "test")},
+        },
+        "metrics": {
+            "accuracy": "share of rows whose label is right",
+            "log_loss": f"mean -log of the true class's probability, in nats, probabilities floored at {FLOOR:.0e}",
+            "brier": "mean squared distance to the true distribution, 0 to 2",
+            "ece": f"expected calibration error, {N_BINS} bins of equal width",
+            "interval": f"95% percentile bootstrap, {N_RESAMPLES} resamples of the test rows, the same for all",
+        },
+        "members": {
+            member.name: _member(member, candidate, test, key)
+            for member, candidate, key in zip(manifest.members, candidates, keys, strict=True)
+        },
+        "strategies": {
+            strategy: {
+                "validation_log_loss": round(fitted.validation.scores(strategy)["log_loss"].value, 6),
+                "test": _scores(test, strategy),
+                "over_best_member": _gains(test, strategy, keys),
+            }
+            for strategy in STRATEGIES
+        },
+        "weights": fitted.choice,
+        "software": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def to_json(contents: dict[str, Any]) -> bytes:
+    return orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _member(member: MemberSpec, candidate: Candidate, test: Evaluation, key: str) -> dict[str, Any]:
+    return {
+        "framework": member.framework,
+        "cost_us": member.cost_us,
+        "bytes": candidate.model.ByteSize(),
+        "temperature": member.temperature,
+        "weights": member.weights,
+        "parity": dataclasses.asdict(candidate.parity),
+        "test": _scores(test, key),
+    }
+
+
+def _scores(evaluation: Evaluation, name: str) -> dict[str, dict[str, float]]:
+    return {metric: _rounded(interval) for metric, interval in evaluation.scores(name).items()}
+
+
+def _gains(evaluation: Evaluation, strategy: str, members: list[str]) -> dict[str, Any]:
+    """The strategy's figure less that of the member that is best at it on these very rows: the hardest to beat."""
+    gains = {}
+    for metric in METRICS:
+        best = evaluation.best(members, metric)
+        difference = evaluation.difference(strategy, best, metric)
+        gains[metric] = {"member": best.removeprefix("member:"), **_rounded(difference)}
+    return gains
+
+
+def _rounded(interval: Interval) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in dataclasses.asdict(interval).items()}
+
+
+def _versions() -> dict[str, str]:
+    installed = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in SOFTWARE if name in installed}

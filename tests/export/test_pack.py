@@ -1,0 +1,117 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from export.errors import PackingError
+from export.pack import MEMBER_PROBABILITIES, WEIGHTS_INPUT, check_packed, pack
+from server.fusion import fuse
+from server.manifest import GATES_INPUT, InputSpec
+from server.session import Session
+from tests import tiny
+
+SPEC = InputSpec(name="X", shape=[tiny.N_FEATURES])
+N = 3
+
+
+@pytest.fixture(name="members")
+def _members() -> dict[str, ModelProto]:
+    return {f"m{k + 1}": onnx.load_from_string(tiny.linear_member(w)) for k, w in enumerate(tiny.coefficients(N))}
+
+
+@pytest.fixture(name="packed")
+def _packed(members: dict[str, ModelProto]) -> ModelProto:
+    return pack(members, SPEC, len(tiny.CLASSES))
+
+
+def _session(model: ModelProto) -> Session:
+    return Session(model.SerializeToString(), where="packed")
+
+
+def test_all_gates_are_open_and_all_weights_equal_unless_said_otherwise(packed: ModelProto) -> None:
+    x = tiny.rows(5)
+    together, mean = _session(packed).run([MEMBER_PROBABILITIES, "probabilities"], {"X": x})
+    np.testing.assert_allclose(together, tiny.answers(x, N), atol=1e-6)
+    np.testing.assert_allclose(mean, tiny.answers(x, N).mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 64])
+def test_it_answers_bit_for_bit_what_its_members_answer_apart(
+    members: dict[str, ModelProto], packed: ModelProto, n_rows: int
+) -> None:
+    x = tiny.rows(n_rows)
+    (together,) = _session(packed).run([MEMBER_PROBABILITIES], {"X": x})
+    for answered, model in zip(together, members.values(), strict=True):
+        (alone,) = _session(model).run(["probabilities"], {"X": x})
+        np.testing.assert_array_equal(answered, alone)
+
+
+@pytest.mark.parametrize("gates", [[True, False, True], [False, True, False], [False, False, False]])
+def test_a_member_behind_a_shut_gate_answers_zeros(packed: ModelProto, gates: list[bool]) -> None:
+    x = tiny.rows(4)
+    (together,) = _session(packed).run([MEMBER_PROBABILITIES], {"X": x, GATES_INPUT: np.array(gates)})
+    np.testing.assert_allclose(together, tiny.answers(x, N) * np.array(gates)[:, None, None], atol=1e-6)
+
+
+def test_its_mean_is_weighted_over_the_open_gates_alone(packed: ModelProto) -> None:
+    x, weights = tiny.rows(4), np.array([2, 5, 1], dtype=np.float32)
+    feeds = {"X": x, GATES_INPUT: np.array([True, False, True]), WEIGHTS_INPUT: weights}
+    (mean,) = _session(packed).run(["probabilities"], feeds)
+    first, _, third = tiny.answers(x, N)
+    np.testing.assert_allclose(mean, (2 * first + third) / 3, atol=1e-6)
+
+
+def test_its_mean_is_the_servers(packed: ModelProto) -> None:
+    x, weights = tiny.rows(50), np.array([0.2, 3, 0], dtype=np.float32)
+    session = _session(packed)
+    together, mean = session.run([MEMBER_PROBABILITIES, "probabilities"], {"X": x})
+    np.testing.assert_allclose(mean, fuse("average", together).probabilities, atol=1e-6)
+    (mean,) = session.run(["probabilities"], {"X": x, WEIGHTS_INPUT: weights})
+    np.testing.assert_allclose(mean, fuse("weighted", together, weights=weights).probabilities, atol=1e-6)
+
+
+def test_the_proof_passes_for_a_true_graph(members: dict[str, ModelProto], packed: ModelProto) -> None:
+    check_packed(packed, members, SPEC, tiny.rows(32))
+
+
+def test_the_proof_names_the_member_that_was_packed_wrong(members: dict[str, ModelProto]) -> None:
+    wrong = dict(members)
+    wrong["m2"] = onnx.load_from_string(tiny.linear_member(tiny.coefficients(N)[1] * np.float32(1.0001)))
+    with pytest.raises(PackingError, match=r"member 'm2' answers up to .* off what it answers alone"):
+        check_packed(pack(wrong, SPEC, len(tiny.CLASSES)), members, SPEC, tiny.rows(32))
+
+
+def test_the_proof_finds_a_wrong_mean(members: dict[str, ModelProto], packed: ModelProto) -> None:
+    (weights,) = (tensor for tensor in packed.graph.initializer if tensor.name == WEIGHTS_INPUT)
+    weights.CopyFrom(numpy_helper.from_array(np.array([1, 1, 2], dtype=np.float32), WEIGHTS_INPUT))
+    with pytest.raises(PackingError, match=r"probabilities of row .* from the server's average"):
+        check_packed(packed, members, SPEC, tiny.rows(32))
+
+
+def test_members_with_a_graph_inside_their_graph_read_the_shared_input_too() -> None:
+    """A body of a branch that reads the rows from two graphs further out."""
+    inner = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["" : 18]>
+        branching (float[n, 4] X) => (float[n, 3] probabilities)
+        <float[4, 3] W, bool yes = {1}>
+        {
+            probabilities = If (yes) <
+                then_branch = then_graph () => (float[n, 3] a) { b = MatMul(X, W) a = Softmax <axis = 1> (b) },
+                else_branch = else_graph () => (float[n, 3] c) { d = MatMul(X, W) c = Softmax <axis = 0> (d) }
+            >
+        }
+        """
+    )
+    del inner.graph.initializer[:]
+    inner.graph.initializer.extend(
+        [
+            numpy_helper.from_array(tiny.coefficients(1)[0], "W"),
+            numpy_helper.from_array(np.array(True), "yes"),
+        ]
+    )
+    members = {"deep": inner, "flat": onnx.load_from_string(tiny.linear_member(tiny.coefficients(1)[0]))}
+    packed = pack(members, SPEC, len(tiny.CLASSES))
+    check_packed(packed, members, SPEC, tiny.rows(8))
+    (together,) = _session(packed).run([MEMBER_PROBABILITIES], {"X": tiny.rows(8)})
+    np.testing.assert_array_equal(together[0], together[1])
