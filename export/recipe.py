@@ -1,28 +1,23 @@
 """A recipe: what to train, on what, and how. A TOML file."""
 
-import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from export.errors import InvalidRecipe
 from server.manifest import Name
+from server.toml import Table, first_repeated, parse_toml
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 # ---- A network's layers ---------------------------------------------------------------------------------------------
 
 
-class Conv(_Table):
+class Conv(Table):
     """2-D convolution with `size` x `size` filters."""
 
     layer: Literal["conv"]
@@ -32,24 +27,24 @@ class Conv(_Table):
     activation: Literal["linear", "relu", "tanh", "sigmoid"] = "relu"
 
 
-class MaxPool(_Table):
+class MaxPool(Table):
     """The largest value of each `size` x `size` window; windows do not overlap."""
 
     layer: Literal["maxpool"]
     size: Annotated[int, Field(ge=2)] = 2
 
 
-class Flatten(_Table):
+class Flatten(Table):
     layer: Literal["flatten"]
 
 
-class Dense(_Table):
+class Dense(Table):
     layer: Literal["dense"]
     units: Count
     activation: Literal["linear", "relu", "tanh", "sigmoid"] = "relu"
 
 
-class Dropout(_Table):
+class Dropout(Table):
     """Zeroes this share of values while training; nothing of it is left in the graph."""
 
     layer: Literal["dropout"]
@@ -62,7 +57,7 @@ Layer = Annotated[Conv | MaxPool | Flatten | Dense | Dropout, Field(discriminato
 # ---- Members --------------------------------------------------------------------------------------------------------
 
 
-class KerasCnn(_Table):
+class KerasCnn(Table):
     """A Keras network: scaling of the input to 0..1, these layers, then a dense softmax with a unit a class.
 
     Trained by Adam on sparse categorical cross-entropy.
@@ -76,7 +71,7 @@ class KerasCnn(_Table):
     epochs: Count = 10
 
 
-class DecisionTree(_Table):
+class DecisionTree(Table):
     """scikit-learn's DecisionTreeClassifier; what is left out keeps scikit-learn's default."""
 
     kind: Literal["decision_tree"]
@@ -90,7 +85,7 @@ class DecisionTree(_Table):
     """How many features each split looks at: a number, a share, or a function of how many there are."""
 
 
-class Xgboost(_Table):
+class Xgboost(Table):
     """XGBoost's XGBClassifier, all rounds (no early stopping)."""
 
     kind: Literal["xgboost"]
@@ -107,7 +102,7 @@ class Xgboost(_Table):
 Member = Annotated[KerasCnn | DecisionTree | Xgboost, Field(discriminator="kind")]
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """One ensemble: its name, the dataset that all members learn from, and the members."""
 
     name: Name
@@ -120,33 +115,19 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
-        counts = Counter(member.name for member in self.members)
-        if twice := next((name for name, count in counts.items() if count > 1), None):
+        if twice := first_repeated(member.name for member in self.members):
             raise ValueError(f"members: {twice!r} is named more than once")
         return self
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe. Raises InvalidRecipe, in one line that names the file, the field, what was expected and what
-    came."""
+    """Read a recipe.
+
+    Raises InvalidRecipe, in one line that names the file, the field, what was expected and what came.
+    """
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_bytes().decode()))
+        return parse_toml(Recipe, path.read_bytes())
     except OSError as exc:
         raise InvalidRecipe(f"{path}: cannot be read: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidRecipe(f"{path}: expected UTF-8, got byte {exc.object[exc.start]:#04x} at {exc.start}") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise InvalidRecipe(f"{path}: not TOML: {exc}") from exc
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        raise InvalidRecipe(f"{path}: {_field(first['loc'])}{first['msg']}{_got(first['input'])}") from exc
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    """`("members", 2, "epochs")` as `members[2].epochs: `."""
-    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
-    return f"{field.lstrip('.')}: " if field else ""
-
-
-def _got(value: object) -> str:
-    return "" if isinstance(value, dict) else f", got {value!r:.80}"
+    except ValueError as exc:
+        raise InvalidRecipe(f"{path}: {exc}") from exc

@@ -1,7 +1,7 @@
 """`Engine.infer`: the one way in, whatever the transport."""
 
 import asyncio
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from server import telemetry, uncertainty
 from server.ensemble import Ensemble
-from server.errors import InvalidInput, InvalidRepository
+from server.errors import InvalidInput, InvalidRepository, NotReady
 from server.fusion import STRATEGIES, Fused, fuse, normalise_weights
 from server.repository import Repository
 
@@ -68,10 +68,14 @@ class Engine:
         return self.repository.get(self.default if name is None else name, version)
 
     async def infer(self, ensemble: Ensemble, rows: NDArray[np.float32], options: Options) -> Prediction:
-        """Run the members on `rows (n_samples, *input.shape)` and fuse. Raises InvalidInput, MemberFailed."""
+        """Run the members on `rows (n_samples, *input.shape)` and fuse. Raises InvalidInput, MemberFailed, NotReady."""
         plan = make_plan(ensemble, options)
         loop = asyncio.get_running_loop()
-        prediction = await loop.run_in_executor(self._executor, _predict, ensemble, rows, plan, options)
+        try:
+            running = loop.run_in_executor(self._executor, _predict, ensemble, rows, plan, options)
+        except RuntimeError as exc:  # the executor takes no more
+            raise NotReady("the server is stopping") from exc
+        prediction = await running
         telemetry.count_prediction(
             ensemble=ensemble.manifest.name,
             version=ensemble.manifest.version,
@@ -82,13 +86,13 @@ class Engine:
         return prediction
 
     def close(self) -> None:
-        """Let the running batch end and take no more."""
+        """Take no more, and wait until what was taken is answered."""
         self._executor.shutdown()
 
 
 def make_plan(ensemble: Ensemble, options: Options) -> Plan:
     """Resolve and check the options against the ensemble. Raises InvalidInput."""
-    strategy = options.strategy or ensemble.manifest.default_strategy
+    strategy = ensemble.manifest.default_strategy if options.strategy is None else options.strategy
     if strategy not in STRATEGIES:
         raise InvalidInput(f"strategy: expected one of {', '.join(STRATEGIES)}; got {strategy!r}")
     members = _members(ensemble, options.members)
@@ -114,7 +118,7 @@ def _weights(
     rule = STRATEGIES[strategy]
     names = [ensemble.names[index] for index in members]
     if given is None:
-        weights = ensemble.weights(strategy)[list(members)] if rule.weights == "fitted" else np.ones(len(members))
+        weights = ensemble.weights(strategy)[list(members)]
         # A subset whose fitted weights are all zero: none of its members was of use beside those left out.
         return normalise_weights(weights if weights.any() else np.ones(len(members)))
     if rule.weights == "equal":
@@ -125,7 +129,7 @@ def _weights(
     if missing := [name for name in names if name not in given]:
         raise InvalidInput(f"weights: expected a weight for each of {', '.join(names)}; got none for {missing[0]!r}")
     for name, weight in given.items():
-        if not (math.isfinite(weight) and weight >= 0):
+        if not 0 <= weight <= sys.float_info.max:  # NaN neither; isfinite() chokes on the integers of JSON
             raise InvalidInput(f"weights: expected a finite number that is not negative for {name!r}; got {weight}")
     if not any(given.values()):
         raise InvalidInput("weights: expected at least one above zero; all are zero")

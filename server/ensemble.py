@@ -1,5 +1,6 @@
 """An ensemble in memory: runs its members on a batch of rows."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,11 @@ from numpy.typing import NDArray
 
 from server.errors import InvalidRepository, MemberFailed
 from server.fusion import STRATEGIES
-from server.manifest import GATES_INPUT, InputSpec, Manifest, MemberSpec
+from server.manifest import GATES_INPUT, REPORT_FILE, InputSpec, Manifest, MemberSpec
 from server.session import Session, TensorSpec
+
+SUM_TOLERANCE = 1e-3
+"""How far a member's probabilities may sum from 1, and one of them lie below 0: some converters leave it at that."""
 
 
 class Ensemble:
@@ -25,64 +29,87 @@ class Ensemble:
         self.names = [member.name for member in manifest.members]
         self.temperatures = np.array([member.temperature for member in manifest.members], dtype=np.float32)
         self._weights = {
-            strategy: np.array([member.weights.get(strategy, 1.0) for member in manifest.members], dtype=np.float32)
+            strategy: np.array([member.weights.get(strategy, 1.0) for member in manifest.members], dtype=np.float64)
             for strategy in STRATEGIES
         }
-        self._sessions = {
-            name: Session(files[name], where=f"{where}/{name}", threads=threads)
-            for name in dict.fromkeys(member.file for member in manifest.members)
-        }
-        for member in manifest.members:
-            _check_contract(member, manifest, self._sessions[member.file])
+        files_of_members = dict.fromkeys(member.file for member in manifest.members)
+        self._graphs = [_Graph(manifest, name, files[name], f"{where}/{name}", threads) for name in files_of_members]
+        self.report = _parse_report(files[REPORT_FILE], f"{where}/{REPORT_FILE}") if REPORT_FILE in files else None
 
-    def weights(self, strategy: str) -> NDArray[np.float32]:
-        """The manifest's weights `(n_members,)` for a strategy: fitted ones, or all ones."""
+    def weights(self, strategy: str) -> NDArray[np.float64]:
+        """The manifest's weights `(n_members,)` for a strategy; all ones for one that is not fitted."""
         return self._weights[strategy]
 
     def run(self, rows: NDArray[np.float32], members: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Probabilities `(len(members), n_samples, n_classes)` of these members, all by default, in this order.
 
         `rows` is `(n_samples, *input.shape)`. A member that is not asked for costs nothing. Raises MemberFailed if a
-        graph raises, or answers another shape or a value that is not finite.
+        graph raises, or answers another shape or something that is no distribution.
         """
         chosen = range(len(self.names)) if members is None else members
         answer = np.empty((len(chosen), len(rows), len(self.manifest.classes)), dtype=np.float32)
-        for name, session in self._sessions.items():
-            places = [place for place, index in enumerate(chosen) if self.manifest.members[index].file == name]
-            if places:
-                self._run_file(session, rows, [chosen[place] for place in places], places, answer)
-        if not np.isfinite(answer).all():
-            broken = next(
-                self.names[i] for i, rows_ in zip(chosen, answer, strict=True) if not np.isfinite(rows_).all()
-            )
-            raise MemberFailed(f"{self.where}: member {broken!r} answered a value that is not finite")
+        for graph in self._graphs:
+            graph.run(rows, chosen, answer)
+        if not are_distributions(answer):
+            self._refuse(answer, chosen)
         return answer
 
-    def _run_file(
-        self,
-        session: Session,
-        rows: NDArray[np.float32],
-        members: Sequence[int],
-        places: Sequence[int],
-        answer: NDArray[np.float32],
-    ) -> None:
-        """Run one file for some of its members, and write what they answer to their places in `answer`."""
-        specs = [self.manifest.members[index] for index in members]
-        feeds: dict[str, NDArray[Any]] = {self.manifest.input.name: rows}
-        if specs[0].gate is not None:
-            gates = np.zeros(_n_gates(session), dtype=np.bool_)
-            gates[[spec.gate for spec in specs if spec.gate is not None]] = True
-            feeds[GATES_INPUT] = gates
-        wanted = list(dict.fromkeys(spec.output for spec in specs))
-        outputs = dict(zip(wanted, session.run(wanted, feeds), strict=True))
-        for place, spec in zip(places, specs, strict=True):
-            output = outputs[spec.output] if spec.gate is None else outputs[spec.output][spec.gate]
-            if output.shape != answer.shape[1:]:
+    def _refuse(self, answer: NDArray[np.float32], chosen: Sequence[int]) -> None:
+        member, number = next(place for place in np.ndindex(answer.shape[:2]) if not are_distributions(answer[place]))
+        row = np.array2string(answer[member, number], precision=4, threshold=10)
+        raise MemberFailed(
+            f"{self.where}: member {self.names[chosen[member]]!r}: expected a distribution, got for row {number} {row}"
+        )
+
+
+def are_distributions(probabilities: NDArray[np.float32]) -> bool:
+    """Whether all of `(…, n_classes)` are, but for rounding, probabilities that sum to 1; NaN is none."""
+    off = np.abs(probabilities.sum(axis=-1) - 1)
+    return bool(off.max(initial=0) <= SUM_TOLERANCE and probabilities.min(initial=0) >= -SUM_TOLERANCE)
+
+
+class _Graph:
+    """One file of an ensemble: a session, and which members it answers for."""
+
+    def __init__(self, manifest: Manifest, name: str, data: bytes, where: str, threads: int) -> None:
+        self._session = Session(data, where=where, threads=threads)
+        self._input = manifest.input.name
+        self._members = {index: spec for index, spec in enumerate(manifest.members) if spec.file == name}
+        for spec in self._members.values():
+            _check_contract(spec, manifest, self._session)
+        # The manifest has it that all of a file's members have a gate, or none.
+        gated = next(iter(self._members.values())).gate is not None
+        self._n_gates = _n_gates(self._session) if gated else None
+
+    def run(self, rows: NDArray[np.float32], chosen: Sequence[int], answer: NDArray[np.float32]) -> None:
+        """Run those of the `chosen` members that are in this file, and write what they answer to their places."""
+        wanted = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
+        if not wanted:
+            return
+        feeds: dict[str, NDArray[Any]] = {self._input: rows}
+        expected = answer.shape[1:]
+        if self._n_gates is not None:
+            gates = feeds[GATES_INPUT] = np.zeros(self._n_gates, dtype=np.bool_)
+            gates[[spec.gate for _, spec in wanted if spec.gate is not None]] = True
+            expected = (self._n_gates, *expected)
+        names = list(dict.fromkeys(spec.output for _, spec in wanted))
+        outputs = dict(zip(names, self._session.run(names, feeds), strict=True))
+        for place, spec in wanted:
+            output = outputs[spec.output]
+            if output.shape != expected:
                 raise MemberFailed(
-                    f"{self.where}: member {spec.name!r}: expected probabilities of shape {answer.shape[1:]}, "
+                    f"{self._session.where}: member {spec.name!r}: expected probabilities of shape {expected}, "
                     f"got {output.shape}"
                 )
-            answer[place] = output
+            answer[place] = output if spec.gate is None else output[spec.gate]
+
+
+def _parse_report(data: bytes, where: str) -> Any:
+    """How the ensemble was made and evaluated: JSON that is handed on as it is. Raises InvalidRepository."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRepository(f"{where}: not JSON: {exc}") from exc
 
 
 def _n_gates(session: Session) -> int:

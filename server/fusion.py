@@ -45,9 +45,9 @@ def vote(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fu
     votes = probabilities.argmax(axis=2)
     classes = np.arange(probabilities.shape[2])
     ballots = (votes[:, :, None] == classes).astype(np.float32)
-    shares = np.tensordot(weights, ballots, axes=1)
+    shares = weighted_sum(weights, ballots)
     tied = shares >= shares.max(axis=1, keepdims=True) - TIE
-    means = np.tensordot(weights, probabilities, axes=1)
+    means = weighted_sum(weights, probabilities)
     return Fused(_normalise(shares), np.where(tied, means, -1.0).argmax(axis=1))
 
 
@@ -58,7 +58,7 @@ def log_linear(probabilities: NDArray[np.float32], weights: NDArray[np.float32])
     veto a class for certain.
     """
     logs = np.log(np.maximum(probabilities, FLOOR))
-    return _by_highest(_softmax(np.tensordot(weights, logs, axes=1)))
+    return _by_highest(_softmax(weighted_sum(weights, logs)))
 
 
 def median(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
@@ -98,7 +98,7 @@ def fuse(
     strategy: str,
     probabilities: NDArray[np.float32],
     *,
-    weights: NDArray[np.float32] | None = None,
+    weights: NDArray[np.floating] | None = None,
     temperatures: NDArray[np.float32] | None = None,
 ) -> Fused:
     """Combine `probabilities (n_members, n_samples, n_classes)` by the strategy of this name.
@@ -120,6 +120,15 @@ def normalise_weights(weights: NDArray[np.floating] | Sequence[float]) -> NDArra
     return np.asarray(exact / exact.sum(), dtype=np.float32)
 
 
+def weighted_sum(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum over the members of `values (n_members, …)`, each times its weight `(n_members,)`.
+
+    Not a matrix product: BLAS adds in an order that depends on a row's place in the batch, so that an answer would
+    differ in its last digit, and a tie in its label, with the rows that happen to be beside it.
+    """
+    return np.asarray(np.einsum("m,m...->...", weights, values), dtype=np.float32)
+
+
 def calibrate(probabilities: NDArray[np.float32], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:
     """Temperature scaling (Guo et al. 2017) of `(n_members, n_samples, n_classes)`, a temperature a member."""
     logs: NDArray[np.float32] = np.log(np.maximum(probabilities, FLOOR))
@@ -127,7 +136,7 @@ def calibrate(probabilities: NDArray[np.float32], temperatures: NDArray[np.float
 
 
 def _linear_pool(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
-    return _by_highest(_normalise(np.tensordot(weights, probabilities, axes=1)))
+    return _by_highest(_normalise(weighted_sum(weights, probabilities)))
 
 
 def _by_highest(probabilities: NDArray[np.float32]) -> Fused:

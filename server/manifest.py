@@ -1,19 +1,16 @@
 """The manifest `ensemble.toml`: the contract between what publishes an ensemble and what serves it."""
 
-import tomllib
-from collections import Counter
-from collections.abc import Hashable, Iterable
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from server.errors import InvalidRepository
-
-T = TypeVar("T", bound=Hashable)
+from server.toml import Table, first_repeated, parse_toml
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 MANIFEST_FILE = "ensemble.toml"
 VECTORS_FILE = "vectors.npz"
+REPORT_FILE = "report.json"
 GATES_INPUT = "members"
 """The boolean input `(n_members,)` of a packed graph: which members are to run."""
 
@@ -23,11 +20,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class InputSpec(_Table):
+class InputSpec(Table):
     """The one input that all members share: a batch of rows of this shape.
 
     For images the values are raw pixels, 0 to 255: scaling is each member's own affair, inside its graph.
@@ -39,9 +32,10 @@ class InputSpec(_Table):
     """Of one row, without the batch dimension."""
     low: Annotated[float | None, Field(allow_inf_nan=False)] = None
     high: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    """The domain, ends included; a request with a value outside it is refused. None: no bound on that side."""
 
 
-class MemberSpec(_Table):
+class MemberSpec(Table):
     """One model of the ensemble: an output of an ONNX file.
 
     A plain member is an output `(n_samples, n_classes)`. With `gate` it is one of several that are packed into one
@@ -53,35 +47,35 @@ class MemberSpec(_Table):
     framework: str = ""
     file: FileName
     output: str
-    gate: Annotated[int | None, Field(ge=0)] = None
-    weights: dict[str, Weight] = {}
+    gate: Annotated[int | None, Field(ge=0, lt=1 << 16)] = None
+    weights: dict[str, Weight] = Field(default_factory=dict)
     """By strategy, as fitted on validation data; 1 for a strategy that is not named."""
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 1.0
     """Divides the member's log-probabilities to calibrate them (Guo et al. 2017)."""
     cost_us: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     """Microseconds a row, measured alone, one thread, in batches of 64."""
 
 
-class FileSpec(_Table):
+class FileSpec(Table):
     name: FileName
     sha256: Sha256
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, lt=1 << 48)]
 
 
-class Manifest(_Table):
+class Manifest(Table):
     """What `ensemble.toml` says. A version's folder holds this file and the files that it lists, nothing else."""
 
     format: Literal[1] = 1
     """The version of the manifest's format."""
     name: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=10**9)]
     task: Literal["classification"] = "classification"
     description: str = ""
     created: str = ""
     default_strategy: str = "average"
     max_batch_size: Annotated[int, Field(ge=1, le=1 << 16)] = 4096
     """The most rows that one request may hold."""
-    classes: Annotated[list[str], Field(min_length=2)]
+    classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2)]
     input: InputSpec
     members: Annotated[list[MemberSpec], Field(min_length=1, max_length=256)]
     files: Annotated[list[FileSpec], Field(min_length=1)]
@@ -93,14 +87,20 @@ class Manifest(_Table):
             ("members", [member.name for member in self.members]),
             ("files", [file.name for file in self.files]),
         ):
-            if twice := _repeated(values):
+            if twice := first_repeated(values):
                 raise ValueError(f"{what}: {twice!r} is named more than once")
+        low, high = self.input.low, self.input.high
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"input: expected low below high, got {low} and {high}")
         listed = {file.name for file in self.files}
         for member in self.members:
             if member.file not in listed:
                 raise ValueError(f"member {member.name!r}: its file {member.file!r} is not among the files")
         gates = [(member.file, member.gate) for member in self.members if member.gate is not None]
-        if shared := _repeated(gates):
+        packed = {file for file, _ in gates}
+        if plain := [member.name for member in self.members if member.gate is None and member.file in packed]:
+            raise ValueError(f"member {plain[0]!r}: has no gate, but others of its file do")
+        if shared := first_repeated(gates):
             raise ValueError(f"members: two of them share gate {shared[1]} of {shared[0]!r}")
         return self
 
@@ -111,26 +111,6 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     Raises InvalidRepository, in one line that names the file, the field, what was expected and what came.
     """
     try:
-        return Manifest.model_validate(tomllib.loads(data.decode()))
-    except UnicodeDecodeError as exc:
-        raise InvalidRepository(f"{where}: expected UTF-8, got byte {data[exc.start]:#04x} at {exc.start}") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise InvalidRepository(f"{where}: not TOML: {exc}") from exc
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        raise InvalidRepository(f"{where}: {_path(first['loc'])}{first['msg']}{_got(first['input'])}") from exc
-
-
-def _repeated(values: Iterable[T]) -> T | None:
-    return next((value for value, count in Counter(values).items() if count > 1), None)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """`("members", 2, "weight")` as `members[2].weight: `."""
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
-    return f"{path.lstrip('.')}: " if path else ""
-
-
-def _got(value: object) -> str:
-    shown = repr(value)
-    return f", got {shown}" if len(shown) <= 80 and not isinstance(value, dict) else ""
+        return parse_toml(Manifest, data)
+    except ValueError as exc:
+        raise InvalidRepository(f"{where}: {exc}") from exc

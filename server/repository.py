@@ -4,19 +4,21 @@ Layout: `<root>/<ensemble>/<version>/`, where the version's folder holds `ensemb
 lists. Folders whose name starts with a dot are being published and are not looked at.
 """
 
+import errno
 import hashlib
 import io
+import os
 import re
 import stat
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.ensemble import Ensemble
+from server.ensemble import Ensemble, are_distributions
 from server.errors import InvalidRepository, MemberFailed, NotFound
 from server.fusion import STRATEGIES
 from server.manifest import MANIFEST_FILE, NAME_PATTERN, VECTORS_FILE, Manifest, parse_manifest
@@ -27,6 +29,8 @@ MANIFEST_LIMIT = 1 << 20
 """Bytes; a manifest that is larger is refused unread."""
 TOLERANCE = 1e-4
 """How far a replayed test vector may lie from the recorded probability: CPUs differ in their last digits."""
+VECTORS_LIMIT = 1 << 28
+"""Bytes that the test vectors may hold once decompressed."""
 
 
 class Repository:
@@ -63,9 +67,12 @@ class Repository:
 
 def find_versions(root: Path, versions: Versions = "latest") -> list[Path]:
     """The chosen versions' folders of every ensemble under `root`, in order. Raises InvalidRepository."""
-    if not root.is_dir():
-        raise InvalidRepository(f"{root}: expected a folder, the model repository; there is none")
-    found = [path for folder in _folders(root) for path in _chosen(folder, versions)]
+    try:
+        if not root.is_dir():
+            raise InvalidRepository(f"{root}: expected a folder, the model repository; there is none")
+        found = [path for folder in _folders(root) for path in _chosen(folder, versions)]
+    except OSError as exc:
+        raise InvalidRepository(f"{exc.filename}: {exc.strerror}") from exc
     if not found:
         raise InvalidRepository(f"{root}: expected at least one ensemble, <name>/<version>/{MANIFEST_FILE}; got none")
     return found
@@ -87,8 +94,10 @@ def read_version(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
         known = ", ".join(STRATEGIES)
         raise InvalidRepository(f"{path}: default_strategy: expected one of {known}, got {manifest.default_strategy!r}")
     for member in manifest.members:
-        if unknown := set(member.weights) - set(STRATEGIES):
-            raise InvalidRepository(f"{path}: member {member.name!r}: weights for unknown strategies {sorted(unknown)}")
+        fitted = [name for name, strategy in STRATEGIES.items() if strategy.weights == "fitted"]
+        if unknown := sorted(set(member.weights) - set(fitted)):
+            known = ", ".join(fitted)
+            raise InvalidRepository(f"{path}: member {member.name!r}: weights for {unknown}; expected some of {known}")
     return manifest, _read_listed(folder, manifest)
 
 
@@ -106,15 +115,11 @@ def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
     if VECTORS_FILE not in files:
         raise InvalidRepository(f"{where}: expected test vectors; the manifest lists none")
     inputs, expected = _read_vectors(files[VECTORS_FILE], where)
-    shape = tuple(ensemble.manifest.input.shape)
-    if not len(inputs) or inputs.shape[1:] != shape or inputs.dtype != np.float32:
-        raise InvalidRepository(
-            f"{where}: expected inputs float32 of shape (n, {shape}), got {inputs.dtype} {inputs.shape}"
-        )
-    if expected.shape != (len(ensemble.names), len(inputs), len(ensemble.manifest.classes)):
-        raise InvalidRepository(
-            f"{where}: member_probabilities has shape {expected.shape}, which fits no such ensemble"
-        )
+    _check_array(where, "inputs", inputs, (None, *ensemble.manifest.input.shape))
+    shape = (len(ensemble.names), len(inputs), len(ensemble.manifest.classes))
+    _check_array(where, "member_probabilities", expected, shape)
+    if not are_distributions(expected):
+        raise InvalidRepository(f"{where}: expected member_probabilities to be distributions over the classes")
     try:
         answered = ensemble.run(inputs)
     except MemberFailed as exc:
@@ -132,7 +137,7 @@ def _folders(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     for folder in folders:
         if not re.fullmatch(NAME_PATTERN, folder.name):
-            raise InvalidRepository(f"{folder}: expected the name of an ensemble, {NAME_PATTERN}, got {folder.name!r}")
+            raise InvalidRepository(f"{root}: expected names of ensembles, {NAME_PATTERN}, got {folder.name!r}")
     return folders
 
 
@@ -142,7 +147,7 @@ def _chosen(folder: Path, versions: Versions) -> list[Path]:
         if path.name.startswith("."):
             continue
         if not path.is_dir() or not re.fullmatch(r"[1-9][0-9]{0,8}", path.name):
-            raise InvalidRepository(f"{path}: expected only folders 1, 2, 3, …, one a version; got {path.name!r}")
+            raise InvalidRepository(f"{folder}: expected only folders 1, 2, 3, …, one a version; got {path.name!r}")
         numbered[int(path.name)] = path
     if not numbered:
         raise InvalidRepository(f"{folder}: expected at least one version; got none")
@@ -157,7 +162,10 @@ def _chosen(folder: Path, versions: Versions) -> list[Path]:
 
 def _read_listed(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     listed = {file.name for file in manifest.files}
-    present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
+    try:
+        present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
+    except OSError as exc:
+        raise InvalidRepository(f"{folder}: {exc.strerror}") from exc
     if strangers := present - listed:
         raise InvalidRepository(f"{folder}: files that the manifest does not list: {sorted(strangers)}")
     files: dict[str, bytes] = {}
@@ -175,21 +183,50 @@ def _read_listed(folder: Path, manifest: Manifest) -> dict[str, bytes]:
 def _read_regular(path: Path, *, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes that is no link of either kind."""
     try:
-        status = path.lstat()
+        # Opened first, and never waiting, so that nothing can take the place of what has been looked at.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as exc:
+        link = "expected a regular file with one link, got a symbolic link"
+        raise InvalidRepository(f"{path}: {link if exc.errno == errno.ELOOP else exc.strerror}") from exc
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise InvalidRepository(
-                f"{path}: expected a regular file with one link, got {stat.filemode(status.st_mode)}"
+                f"{path}: expected a regular file with one link, "
+                f"got {stat.filemode(status.st_mode)} with {status.st_nlink}"
             )
         if status.st_size > limit:
             raise InvalidRepository(f"{path}: expected at most {limit} bytes, got {status.st_size}")
-        return path.read_bytes()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
     except OSError as exc:
         raise InvalidRepository(f"{path}: {exc.strerror}") from exc
+    finally:
+        os.close(descriptor)
 
 
 def _read_vectors(data: bytes, where: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as vectors:
-            return vectors["inputs"], vectors["member_probabilities"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
-        raise InvalidRepository(f"{where}: expected the arrays inputs and member_probabilities: {exc}") from exc
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > VECTORS_LIMIT:
+                raise ValueError(f"they decompress to {size} bytes, more than {VECTORS_LIMIT}")
+            return _read_array(archive, "inputs"), _read_array(archive, "member_probabilities")
+    except Exception as exc:  # zipfile and numpy raise a dozen kinds over bytes that are no arrays
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise InvalidRepository(f"{where}: expected the arrays inputs and member_probabilities: {reason}") from exc
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+
+def _check_array(where: str, name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+    fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
+    if array.dtype != np.float32 or not fits or not array.size:
+        wanted = ", ".join("n" if size is None else str(size) for size in shape)
+        raise InvalidRepository(
+            f"{where}: expected {name} to be float32 of shape ({wanted}), got {array.dtype} {array.shape}"
+        )

@@ -1,11 +1,11 @@
 """The one module that knows ONNX Runtime: a loaded graph, and what its tensors look like."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from server.errors import InvalidRepository, MemberFailed
@@ -29,12 +29,19 @@ class Session:
     """
 
     def __init__(self, model: bytes, *, where: str, threads: int = 1) -> None:
+        # It reports to Microsoft by default; whoever wants that may still set the variable to 0.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        # Not imported at the top: it may start threads, and no process that is to fork may have any of them.
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Threads that spin while idle take the cores from the other workers' sessions.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A graph may keep its weights in files beside it, which no manifest lists: let it find none.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         self.where = where
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS))

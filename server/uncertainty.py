@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.fusion import Fused
+from server.fusion import Fused, weighted_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Uncertainty:
 
 def measure(probabilities: NDArray[np.float32], weights: NDArray[np.float32], fused: Fused) -> Uncertainty:
     """From `probabilities (n_members, n_samples, n_classes)` and `weights (n_members,)` that sum to 1."""
-    mean = np.tensordot(weights, probabilities, axes=1)
-    information = entropy(mean) - np.tensordot(weights, entropy(probabilities), axes=1)
+    mean = weighted_sum(weights, probabilities)
+    information = entropy(mean) - weighted_sum(weights, entropy(probabilities))
     return Uncertainty(
         entropy=entropy(fused.probabilities),
         mutual_information=np.maximum(information, np.float32(0)),

@@ -5,7 +5,7 @@ Every answer can be worked out by hand: member `k` answers `softmax(x @ W[k])`.
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import tomli_w
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from server.manifest import MANIFEST_FILE, VECTORS_FILE
+from server.manifest import GATES_INPUT, MANIFEST_FILE, VECTORS_FILE
 
 CLASSES = ["red", "green", "blue"]
 N_FEATURES = 4
@@ -40,17 +40,66 @@ def answers(x: NDArray[np.float32], n_members: int) -> NDArray[np.float32]:
 
 def linear_member(weights: NDArray[np.float32]) -> bytes:
     """An ONNX graph `X (n, 4) -> probabilities (n, 3)`: softmax of a product."""
-    graph = helper.make_graph(
+    return graph(
         [
             helper.make_node("MatMul", ["X", "W"], ["logits"]),
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         ],
-        "linear",
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", weights.shape[0]])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", weights.shape[1]])],
-        [numpy_helper.from_array(weights, "W")],
+        {"W": weights},
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def packed_members(coefficients: NDArray[np.float32], *, defaults: bool = True) -> bytes:
+    """The members in one graph, each behind its gate: `X (n, 4), members (n_members,) -> (n_members, n, 3)`.
+
+    With `defaults` the gates are an optional input, all true.
+    """
+    n_members, n_features, n_classes = coefficients.shape
+    constants: dict[str, NDArray[Any]] = {"axis": np.array([0]), "tail": np.array([n_classes]), "one": np.array([1])}
+    if defaults:
+        constants[GATES_INPUT] = np.ones(n_members, dtype=np.bool_)
+    nodes = [
+        helper.make_node("Shape", ["X"], ["n_rows"], start=0, end=1),
+        helper.make_node("Concat", ["one", "n_rows", "tail"], ["shut"], axis=0),
+    ]
+    for k in range(n_members):
+        constants |= {f"W{k}": coefficients[k], f"k{k}": np.array(k)}
+        opened = [
+            helper.make_node("MatMul", ["X", f"W{k}"], [f"logits{k}"]),
+            helper.make_node("Softmax", [f"logits{k}"], [f"softmax{k}"], axis=1),
+            helper.make_node("Unsqueeze", [f"softmax{k}", "axis"], [f"open{k}"]),
+        ]
+        shut = [helper.make_node("ConstantOfShape", ["shut"], [f"shut{k}"])]
+        branches = {
+            "then_branch": helper.make_graph(opened, f"then{k}", [], [helper.make_empty_tensor_value_info(f"open{k}")]),
+            "else_branch": helper.make_graph(shut, f"else{k}", [], [helper.make_empty_tensor_value_info(f"shut{k}")]),
+        }
+        nodes.append(helper.make_node("Gather", [GATES_INPUT, f"k{k}"], [f"gate{k}"]))
+        nodes.append(helper.make_node("If", [f"gate{k}"], [f"part{k}"], **branches))
+    nodes.append(helper.make_node("Concat", [f"part{k}" for k in range(n_members)], ["member_probabilities"], axis=0))
+    return graph(
+        nodes,
+        [
+            helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", n_features]),
+            helper.make_tensor_value_info(GATES_INPUT, TensorProto.BOOL, [n_members]),
+        ],
+        [helper.make_tensor_value_info("member_probabilities", TensorProto.FLOAT, [n_members, "n", n_classes])],
+        constants,
+    )
+
+
+def graph(
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    constants: Mapping[str, NDArray[Any]] | None = None,
+) -> bytes:
+    """The bytes of an ONNX model that the checker accepts."""
+    initializers = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
+    body = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -106,3 +155,13 @@ def write_ensemble(root: Path, *, n_members: int = 3, name: str = "tiny", versio
     x = rows(16, seed=1)
     files[VECTORS_FILE] = vectors(x, answers(x, n_members))
     return write_version(root, manifest(n_members, name=name, version=version, **changes), files)
+
+
+def write_packed(root: Path, *, n_members: int = 3, name: str = "packed", version: int = 1, **changes: Any) -> Path:
+    """Write a valid version whose members, those of `write_ensemble`, sit in one graph behind gates."""
+    contents = manifest(n_members, name=name, version=version, **changes)
+    for k, member in enumerate(contents["members"]):
+        member |= {"file": "ensemble.onnx", "output": "member_probabilities", "gate": k}
+    x = rows(16, seed=1)
+    files = {"ensemble.onnx": packed_members(coefficients(n_members)), VECTORS_FILE: vectors(x, answers(x, n_members))}
+    return write_version(root, contents, files)

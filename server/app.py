@@ -1,0 +1,58 @@
+"""The composition root: the one place that knows all the parts, and the settings."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from server import telemetry
+from server.engine import Engine
+from server.errors import CommitteeError
+from server.repository import Repository
+from server.rest import ensembles, health, metrics, page, predict
+from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
+from server.rest.observer import Observer
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Load the repository and build the application around it. Raises InvalidRepository.
+
+    The application is ready from the start of its lifespan to the end of it.
+    """
+    repository = Repository.load(settings.models, versions=settings.versions)
+    app = FastAPI(
+        title="Committee",
+        version=version("committee"),
+        description="Several models behind one endpoint, fused by the strategy that each request names.",
+        lifespan=_lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.engine = Engine(repository, default=settings.default)
+    app.state.ready = False
+    for part in (predict, ensembles, health, metrics, page):
+        app.include_router(part.router)
+    app.add_exception_handler(CommitteeError, on_committee_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_middleware(Observer)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    telemetry.count_build()
+    app.state.ready = True
+    logger.info("ready to serve", extra={"ensembles": app.state.engine.repository.names()})
+    yield
+    app.state.ready = False
+    app.state.engine.close()

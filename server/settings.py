@@ -1,0 +1,118 @@
+"""Facts about the machine: where to listen, what to serve, with how many processes."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.repository import Versions
+
+PROGRAM = "committee-server"
+ENV_PREFIX = "COMMITTEE_"
+
+
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: its affinity, cut to the quota of its control group (v2, else v1)."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _quota(cgroup)
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def parse_versions(value: object) -> object:
+    """`latest`, `all`, or numbers with commas between."""
+    if not isinstance(value, str) or value in ("latest", "all"):
+        return value
+    numbers = value.split(",")
+    if not all(number.isascii() and number.isdigit() and not number.startswith("0") for number in numbers):
+        raise ValueError("expected latest, all, or numbers like 1,3")
+    return frozenset(map(int, numbers))
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Each is an environment variable `COMMITTEE_<NAME>` and an option `--<name>` of the command."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    models: Annotated[Path, Field(description="folder of the model repository")] = Path("models")
+    default: Annotated[str, Field(description="ensemble that /predict asks")] = "fashion"
+    versions: Annotated[
+        Versions,
+        NoDecode,
+        BeforeValidator(parse_versions),
+        Field(description="versions of each ensemble to serve: latest, all, or numbers like 1,3"),
+    ] = "latest"
+    workers: Annotated[int, Field(ge=1, le=1024, description="processes")] = Field(default_factory=available_cores)
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"],
+        BeforeValidator(_lower),
+        Field(description="least level that is logged"),
+    ] = "info"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage that argparse puts before it."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """From the command's options, else the environment, else the defaults.
+
+    A wrong value ends the process with one line on stderr and exit code 2.
+    """
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    try:
+        return Settings(**options)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        source = _option(name) if name in options else ENV_PREFIX + name.upper()
+        parser.error(f"{source}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Serve a repository of ensembles.",
+        epilog="An option wins over its environment variable.",
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        default = "one a core" if field.default_factory else field.default
+        parser.add_argument(
+            _option(name),
+            default=argparse.SUPPRESS,
+            metavar=name.rpartition("_")[2].upper(),
+            help=f"{field.description} (default: {default}; environment: {ENV_PREFIX}{name.upper()})",
+        )
+    return parser
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Cores' worth of CPU time; None where there is no limit."""
+    readings: list[tuple[Any, ...]] = [
+        ("cpu.max",),
+        ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"),
+    ]
+    for names in readings:
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+        except (OSError, ValueError, ZeroDivisionError):
+            continue  # not there, or "max"
+    return None

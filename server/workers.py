@@ -1,0 +1,240 @@
+"""The processes: gunicorn supervises them, one a core, and each runs the application in uvicorn.
+
+`server.telemetry` and what imports it may be imported only inside `serve`: prometheus_client asks when it is imported
+where the processes share their metrics, and `serve` has to say so first.
+"""
+
+import logging
+import logging.config
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from fastapi import FastAPI
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+from uvicorn_worker import UvicornWorker
+
+from server.errors import InvalidRepository
+from server.repository import find_versions, read_version
+from server.settings import PROGRAM, Settings
+
+GRACE_SECONDS = 30
+"""How long requests in flight may take to end once the stop has begun."""
+SILENCE_SECONDS = 60
+"""A worker that does not stir for so long, in loading or in serving, is killed and replaced."""
+NOTIFY_SECONDS = 2
+"""How often a worker stirs, and looks whether it still has a supervisor."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep idle connections, so that it is they who close them."""
+
+logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop. Returns the exit code: 0, or another after one line that says why."""
+    signal.signal(signal.SIGTERM, _exit)  # until the supervisor takes it over
+    try:
+        folder = _shared_folder()
+    except OSError as exc:
+        print(f"{PROGRAM}: no folder for temporary files: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    with _metrics_in(folder):
+        from server import telemetry
+
+        logging.config.dictConfig(telemetry.logging_config(settings.log_level))
+        try:
+            check_repository(settings)
+            listener = _listen(settings)
+        except (InvalidRepository, OSError) as exc:
+            logger.critical(str(exc))
+            return 1
+        return _supervise(settings, listener, telemetry.logging_config(settings.log_level), folder)
+
+
+def check_repository(settings: Settings) -> None:
+    """What can be checked of the repository without loading a graph. Raises InvalidRepository."""
+    folders = find_versions(settings.models, settings.versions)
+    for folder in folders:
+        read_version(folder)
+    names = sorted({folder.parent.name for folder in folders})
+    if settings.default not in names:
+        raise InvalidRepository(
+            f"{settings.models}: expected the default ensemble {settings.default!r}; there are: {', '.join(names)}"
+        )
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """A process that serves."""
+
+    CONFIG_KWARGS = {  # noqa: RUF012
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+        "timeout_notify": NOTIFY_SECONDS,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not logger.isEnabledFor(logging.DEBUG):
+            # Its warnings are about what clients send, who must not fill the log.
+            logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Nothing is in flight yet; an exception, raised inside the loading of a C library, could become any other.
+        _on_stop(lambda *_: os._exit(0))
+
+    def run(self) -> None:
+        # Uvicorn takes the signals over, and passes them on once it has drained.
+        _on_stop(_exit)
+        super().run()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGQUIT, which gunicorn sends on Ctrl-C: drain as on SIGTERM."""
+        signal.raise_signal(signal.SIGTERM)
+
+    def load_wsgi(self) -> None:
+        """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
+        try:
+            super().load_wsgi()
+        except InvalidRepository as exc:
+            if _is_first_to_fail(self.cfg.worker_tmp_dir):  # the others would say the same
+                logger.critical(str(exc))
+            sys.exit(Arbiter.APP_LOAD_ERROR)
+
+    async def callback_notify(self) -> None:
+        await super().callback_notify()
+        if os.getppid() != self.ppid:
+            logger.error("the supervisor is gone")
+            signal.raise_signal(signal.SIGTERM)
+
+
+class _Supervisor(Arbiter):  # type: ignore[misc]
+    def reload(self) -> None:
+        """Roll the workers, unless the repository has become one that cannot be served."""
+        try:
+            check_repository(self.app.settings)
+        except InvalidRepository as exc:
+            logger.error("not reloaded: %s", exc)
+        else:
+            super().reload()
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        self.settings = settings
+        self.options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self.options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> FastAPI:
+        from server.app import create_app
+
+        return create_app(self.settings)
+
+
+def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str, Any], folder: str) -> int:
+    # Imported before the fork, the libraries stand in memory once.
+    import server.app  # noqa: F401
+
+    logger.info(
+        "listening on %s:%d",
+        *listener.getsockname()[:2],
+        extra={"workers": settings.workers, "models": settings.models},
+    )
+    options = {
+        "bind": f"fd://{listener.detach()}",
+        "workers": settings.workers,
+        "worker_class": Worker,
+        "worker_tmp_dir": folder,
+        "graceful_timeout": GRACE_SECONDS,
+        "timeout": SILENCE_SECONDS,
+        "keepalive": KEEP_ALIVE_SECONDS,
+        "control_socket_disable": True,
+        "logconfig_dict": log_config,
+        "child_exit": _forget_metrics,
+        "proc_name": PROGRAM,
+    }
+    logging.getLogger("gunicorn.error").addFilter(_is_news)
+    try:
+        _Supervisor(_Application(settings, options)).run()
+    except HaltServer as exc:  # a second worker has failed to start while the first one's failure stops the server
+        return int(exc.exit_status)
+    except SystemExit as exc:
+        return int(exc.code or 0)
+    return 0
+
+
+def _on_stop(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)
+
+
+def _exit(sig: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def _is_first_to_fail(folder: str) -> bool:
+    """Of all the workers that share this folder."""
+    try:
+        (Path(folder) / "failed").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Of a worker that cannot load the repository, and has said why, gunicorn has three more lines to tell."""
+    if record.msg == "Worker (pid:%s) exited with code %s." and isinstance(record.args, tuple):
+        return bool(record.args[1] != Arbiter.APP_LOAD_ERROR)
+    return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Raises OSError, with a message for people."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as exc:
+        reason = str(exc.strerror).partition(" (while")[0]
+        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from exc
+
+
+def _shared_folder() -> str:
+    """A fresh private folder in memory if there is one, else in the usual place. Raises OSError."""
+    memory = "/dev/shm"
+    return tempfile.mkdtemp(prefix="committee-", dir=memory if os.access(memory, os.W_OK | os.X_OK) else None)
+
+
+@contextmanager
+def _metrics_in(folder: str) -> Iterator[None]:
+    """Let the processes share their metrics in this folder; the process that began removes it."""
+    owner = os.getpid()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        yield
+    finally:
+        if os.getpid() == owner:  # workers are forks, and come by here too
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_metrics(_: Arbiter, worker: Worker) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

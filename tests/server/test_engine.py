@@ -1,0 +1,395 @@
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from server import uncertainty
+from server.engine import Engine, Options, Prediction, make_plan
+from server.ensemble import Ensemble
+from server.errors import InvalidInput, InvalidRepository, MemberFailed, NotFound, NotReady
+from server.fusion import STRATEGIES, fuse
+from server.repository import Repository, load_version
+from tests import tiny
+
+N_MEMBERS = 3
+Rows = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    root = tmp_path_factory.mktemp("models")
+    tiny.write_ensemble(root)
+    tiny.write_ensemble(root, version=2, default_strategy="vote")
+    tiny.write_packed(root, default_strategy="weighted")
+    return Repository.load(root, versions="all")
+
+
+@pytest.fixture(scope="module")
+def ensemble(repository: Repository) -> Ensemble:
+    """m1, m2, m3: weights 3, 2, 1 for `weighted`; 1, 2, 3 for `log_linear`; temperatures 1, 1.5, 2."""
+    return repository.get("tiny", 1)
+
+
+@pytest.fixture
+def engine(repository: Repository) -> Iterator[Engine]:
+    engine = Engine(repository, default="tiny")
+    yield engine
+    engine.close()
+
+
+def infer(engine: Engine, ensemble: Ensemble, rows: Rows, **options: Any) -> Prediction:
+    return asyncio.run(engine.infer(ensemble, rows, Options(**options)))
+
+
+# Plans --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_says_nothing_gets_the_manifests_default(repository: Repository) -> None:
+    for name, version, strategy in (("tiny", 1, "average"), ("tiny", 2, "vote"), ("packed", 1, "weighted")):
+        plan = make_plan(repository.get(name, version), Options())
+        assert (plan.strategy, plan.members) == (strategy, (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({"strategy": "average"}, [1 / 3, 1 / 3, 1 / 3]),
+        ({"strategy": "median"}, [1 / 3, 1 / 3, 1 / 3]),
+        ({"strategy": "max", "members": ["m3"]}, [1]),
+        ({"strategy": "vote"}, [1 / 3, 1 / 3, 1 / 3]),
+        ({"strategy": "vote", "weights": {"m1": 2, "m2": 1, "m3": 1}}, [0.5, 0.25, 0.25]),
+        ({"strategy": "weighted"}, [3 / 6, 2 / 6, 1 / 6]),
+        ({"strategy": "log_linear"}, [1 / 6, 2 / 6, 3 / 6]),
+        # A subset's weights are made to sum to 1 again.
+        ({"strategy": "average", "members": ["m1", "m3"]}, [0.5, 0.5]),
+        ({"strategy": "weighted", "members": ["m1", "m3"]}, [0.75, 0.25]),
+        ({"strategy": "log_linear", "members": ["m1", "m3"]}, [0.25, 0.75]),
+        # A request's own weights replace the fitted ones, by name and at any scale.
+        ({"strategy": "weighted", "weights": {"m3": 2, "m1": 0, "m2": 6}}, [0, 0.75, 0.25]),
+        ({"strategy": "weighted", "weights": {"m1": 5e-324, "m2": 5e-324, "m3": 0}}, [0.5, 0.5, 0]),
+        ({"strategy": "weighted", "weights": {"m1": 1.7e308, "m2": 1.7e308, "m3": 0}}, [0.5, 0.5, 0]),
+        ({"strategy": "weighted", "members": ["m2"], "weights": {"m2": 7}}, [1]),
+    ],
+)
+def test_the_effective_weights_sum_to_one_over_the_members_that_run(
+    ensemble: Ensemble, options: dict[str, Any], weights: list[float]
+) -> None:
+    plan = make_plan(ensemble, Options(**options))
+    assert plan.weights.dtype == np.float32
+    assert_allclose(plan.weights, weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [["m1", "m3"], ["m3", "m1"], ("m3", "m1")])
+def test_members_run_in_the_manifests_order(ensemble: Ensemble, members: Sequence[str]) -> None:
+    plan = make_plan(ensemble, Options(members=members, strategy="weighted"))
+    assert plan.members == (0, 2)
+    assert_allclose(plan.weights, [0.75, 0.25])
+
+
+def test_a_subset_whose_fitted_weights_are_all_zero_weighs_alike(tmp_path: Path) -> None:
+    members = tiny.manifest(N_MEMBERS)["members"]
+    for member, weight in zip(members, (1.0, 0.0, 0.0), strict=True):
+        member["weights"] = {"weighted": weight}
+    ensemble = load_version(tiny.write_ensemble(tmp_path, members=members))
+    assert_array_equal(make_plan(ensemble, Options(strategy="weighted")).weights, [1, 0, 0])
+    assert_array_equal(make_plan(ensemble, Options(strategy="weighted", members=["m2", "m3"])).weights, [0.5, 0.5])
+
+
+@pytest.mark.parametrize(("large", "small"), [(1.7e308, 1.7e308), (1e39, 1e39), (5e-324, 5e-324), (1e-60, 1e-60)])
+def test_fitted_weights_of_any_size_keep_their_proportions(tmp_path: Path, large: float, small: float) -> None:
+    members = tiny.manifest(2)["members"]
+    for member, weight in zip(members, (large, small), strict=True):
+        member["weights"] = {"weighted": weight}
+    ensemble = load_version(tiny.write_ensemble(tmp_path, n_members=2, members=members))
+    assert_array_equal(make_plan(ensemble, Options(strategy="weighted")).weights, [0.5, 0.5])
+
+
+ALL_ONE = {"m1": 1.0, "m2": 1.0, "m3": 1.0}
+REFUSALS: list[tuple[dict[str, Any], str]] = [
+    ({"strategy": "oracle"}, "strategy: expected one of average, weighted, vote, log_linear, "),
+    ({"strategy": "oracle"}, "; got 'oracle'"),
+    ({"strategy": ""}, "; got ''"),
+    ({"strategy": "Average"}, "; got 'Average'"),
+    ({"members": []}, "members: expected at least one of m1, m2, m3; got none"),
+    ({"members": ["m4"]}, "members: expected some of m1, m2, m3; got 'm4'"),
+    ({"members": ["m1", ""]}, "members: expected some of m1, m2, m3; got ''"),
+    ({"members": ["m1", "m2", "m1"]}, "members: expected each member once"),
+    ({"strategy": "average", "weights": ALL_ONE}, "weights: strategy 'average' takes none; those that do: weighted, "),
+    ({"strategy": "median", "weights": ALL_ONE}, "weights: strategy 'median' takes none"),
+    ({"strategy": "max", "weights": {}}, "weights: strategy 'max' takes none"),
+    # The default strategy is average here.
+    ({"weights": ALL_ONE}, "weights: strategy 'average' takes none"),
+    ({"strategy": "weighted", "weights": {}}, "expected a weight for each of m1, m2, m3; got none for 'm1'"),
+    ({"strategy": "weighted", "weights": {"m1": 1, "m3": 1}}, "a weight for each of m1, m2, m3; got none for 'm2'"),
+    ({"strategy": "weighted", "weights": {**ALL_ONE, "m4": 1}}, "a weight for each of m1, m2, m3; got one for 'm4'"),
+    (
+        {"strategy": "weighted", "members": ["m1", "m2"], "weights": ALL_ONE},
+        "weights: expected a weight for each of m1, m2; got one for 'm3'",
+    ),
+    ({"strategy": "vote", "weights": {**ALL_ONE, "m2": -1}}, "a finite number that is not negative for 'm2'; got -1"),
+    ({"strategy": "vote", "weights": {**ALL_ONE, "m2": -1e-9}}, "not negative for 'm2'; got -1e-09"),
+    ({"strategy": "vote", "weights": {**ALL_ONE, "m2": float("nan")}}, "not negative for 'm2'; got nan"),
+    ({"strategy": "vote", "weights": {**ALL_ONE, "m2": float("inf")}}, "not negative for 'm2'; got inf"),
+    ({"strategy": "vote", "weights": {**ALL_ONE, "m2": 10**400}}, "not negative for 'm2'; got 1000"),
+    ({"strategy": "vote", "weights": dict.fromkeys(ALL_ONE, 0)}, "weights: expected at least one above zero"),
+    ({"strategy": "vote", "weights": dict.fromkeys(ALL_ONE, -0.0)}, "weights: expected at least one above zero"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSALS, ids=[message for _, message in REFUSALS])
+def test_options_that_cannot_be_served_are_refused_in_words(
+    engine: Engine, ensemble: Ensemble, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        infer(engine, ensemble, tiny.rows(1), **options)
+    assert message in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+def test_options_do_not_change_once_they_are_made() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Options().strategy = "vote"  # type: ignore[misc]
+
+
+# Ensembles ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_default_that_the_repository_does_not_have_stops_the_start(repository: Repository) -> None:
+    with pytest.raises(InvalidRepository, match=r"'huge' is not in the repository; there are: packed, tiny$"):
+        Engine(repository, default="huge")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ((None, None), ("tiny", 2)),
+        ((None, 1), ("tiny", 1)),
+        (("tiny", 2), ("tiny", 2)),
+        (("packed", None), ("packed", 1)),
+    ],
+)
+def test_an_ensemble_is_the_default_one_and_its_highest_version_unless_named(
+    engine: Engine, asked: tuple[str | None, int | None], found: tuple[str, int]
+) -> None:
+    manifest = engine.ensemble(*asked).manifest
+    assert (manifest.name, manifest.version) == found
+
+
+@pytest.mark.parametrize("asked", [("huge", None), ("", None), ("tiny", 3), ("tiny", 0), (None, 7)])
+def test_an_ensemble_that_is_not_served_is_not_found(engine: Engine, asked: tuple[str | None, int | None]) -> None:
+    with pytest.raises(NotFound):
+        engine.ensemble(*asked)
+
+
+# Predictions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["tiny", "packed"])
+@pytest.mark.parametrize("members", [None, ["m3", "m1"], ["m2"]])
+def test_an_answer_is_the_fusion_of_the_members_answers(
+    engine: Engine, strategy: str, name: str, members: list[str] | None
+) -> None:
+    x, ensemble = tiny.rows(9), engine.ensemble(name, 1)
+    prediction = infer(engine, ensemble, x, strategy=strategy, members=members)
+    chosen = [k for k in range(N_MEMBERS) if members is None or f"m{k + 1}" in members]
+    answers = tiny.answers(x, N_MEMBERS)[chosen]
+    fitted = {"weighted": np.array([3.0, 2, 1]), "log_linear": np.array([1.0, 2, 3])}.get(strategy, np.ones(3))
+    temperatures = np.array([1, 1.5, 2], dtype=np.float32)
+    expected = fuse(strategy, answers, weights=fitted[chosen], temperatures=temperatures[chosen])
+    assert prediction.ensemble is ensemble
+    assert_allclose(prediction.member_probabilities, answers, atol=1e-6)
+    assert_allclose(prediction.fused.probabilities, expected.probabilities, atol=1e-5)
+    assert_array_equal(prediction.fused.labels, expected.labels)
+
+
+def test_a_requests_weights_count(engine: Engine, ensemble: Ensemble) -> None:
+    x = tiny.rows(9)
+    prediction = infer(engine, ensemble, x, strategy="weighted", weights={"m1": 0, "m2": 1, "m3": 3})
+    expected = tiny.answers(x, N_MEMBERS)[1] / 4 + tiny.answers(x, N_MEMBERS)[2] * 3 / 4
+    assert_allclose(prediction.fused.probabilities, expected, atol=1e-6)
+
+
+def test_uncertainty_is_measured_if_asked_for(engine: Engine, ensemble: Ensemble) -> None:
+    x = tiny.rows(9)
+    assert infer(engine, ensemble, x).uncertainty is None
+    prediction = infer(engine, ensemble, x, strategy="weighted", uncertainty=True)
+    expected = uncertainty.measure(prediction.member_probabilities, prediction.plan.weights, prediction.fused)
+    assert prediction.uncertainty is not None
+    assert_allclose(prediction.uncertainty.entropy, expected.entropy)
+    assert_allclose(prediction.uncertainty.mutual_information, expected.mutual_information)
+    assert_allclose(prediction.uncertainty.disagreement, expected.disagreement)
+
+
+def test_a_batch_of_one_row_is_answered(engine: Engine, ensemble: Ensemble) -> None:
+    assert infer(engine, ensemble, tiny.rows(1)).fused.probabilities.shape == (1, 3)
+
+
+# Many at once -------------------------------------------------------------------------------------------------------
+
+
+def assert_own_answer(prediction: Prediction, x: Rows, options: Mapping[str, Any]) -> None:
+    chosen = list(prediction.plan.members)
+    answers = tiny.answers(x, N_MEMBERS)[chosen]
+    assert_allclose(prediction.member_probabilities, answers, atol=1e-5)
+    if options.get("strategy", "average") == "average":
+        assert_allclose(prediction.fused.probabilities, answers.mean(axis=0), atol=1e-5)
+
+
+def test_each_of_many_callers_gets_the_answer_to_its_own_rows(engine: Engine) -> None:
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"strategy": "vote"},
+        {"members": ["m2"]},
+        {"strategy": "weighted", "weights": {"m1": 1, "m3": 2}, "members": ["m1", "m3"]},
+        {"uncertainty": True},
+    ]
+    requests = [(tiny.rows(1 + k % 7, seed=k), kinds[k % len(kinds)]) for k in range(100)]
+
+    async def ask() -> list[Prediction]:
+        ensembles = [engine.ensemble("tiny", 1), engine.ensemble("packed")]
+        asked = (
+            engine.infer(ensembles[k % 2], x, Options(**{"strategy": "average", **options}))
+            for k, (x, options) in enumerate(requests)
+        )
+        return await asyncio.gather(*asked)
+
+    for prediction, (x, options) in zip(asyncio.run(ask()), requests, strict=True):
+        assert_own_answer(prediction, x, options)
+
+
+def while_busy(engine: Engine, then: Callable[[Ensemble, "asyncio.Task[Prediction]"], Awaitable[None]]) -> None:
+    """Run `then` with a request in flight that keeps the engine busy for a while."""
+
+    async def run() -> None:
+        ensemble = engine.ensemble("tiny", 1)
+        busy = asyncio.create_task(engine.infer(ensemble, tiny.rows(200_000), Options(strategy="median")))
+        await asyncio.sleep(0)
+        await then(ensemble, busy)
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_gives_up_while_it_waits_does_no_harm_to_the_others(engine: Engine) -> None:
+    rows = [tiny.rows(2, seed=k) for k in range(5)]
+
+    async def then(ensemble: Ensemble, busy: "asyncio.Task[Prediction]") -> None:
+        tasks = [asyncio.create_task(engine.infer(ensemble, x, Options())) for x in rows]
+        await asyncio.sleep(0)
+        for k in (0, 2):
+            tasks[k].cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for k, answer in enumerate(answers):
+            if k in (0, 2):
+                assert isinstance(answer, asyncio.CancelledError)
+            else:
+                assert isinstance(answer, Prediction)
+                assert_own_answer(answer, rows[k], {})
+        assert (await busy).fused.labels.shape == (200_000,)
+
+    while_busy(engine, then)
+
+
+def test_a_caller_that_gives_up_while_its_rows_run_does_no_harm_to_the_others(engine: Engine) -> None:
+    x = tiny.rows(2)
+
+    async def then(ensemble: Ensemble, busy: "asyncio.Task[Prediction]") -> None:
+        waiting = asyncio.create_task(engine.infer(ensemble, x, Options()))
+        await asyncio.sleep(0)
+        busy.cancel()
+        assert_own_answer(await waiting, x, {})
+        assert busy.cancelled()
+
+    while_busy(engine, then)
+
+
+def test_a_caller_that_runs_out_of_time_is_let_go(engine: Engine) -> None:
+    async def then(ensemble: Ensemble, busy: "asyncio.Task[Prediction]") -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.infer(ensemble, tiny.rows(1), Options()), timeout=0.001)
+        assert_own_answer(await engine.infer(ensemble, tiny.rows(1), Options()), tiny.rows(1), {})
+        await busy
+
+    while_busy(engine, then)
+
+
+def test_the_loop_goes_round_while_the_graphs_run(engine: Engine) -> None:
+    async def then(ensemble: Ensemble, busy: "asyncio.Task[Prediction]") -> None:
+        rounds = 0
+        while not busy.done():
+            rounds += 1
+            await asyncio.sleep(0)
+        assert rounds > 10
+
+    while_busy(engine, then)
+
+
+def test_a_member_that_fails_fails_its_caller_and_nobody_else(engine: Engine, tmp_path: Path) -> None:
+    broken = load_version(write_square_root(tmp_path))
+    positive, negative = np.ones((2, 4), dtype=np.float32), -np.ones((2, 4), dtype=np.float32)
+
+    async def ask() -> list[Prediction | BaseException]:
+        asked = [engine.infer(broken, x, Options()) for x in (positive, negative, positive)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    one, two, three = asyncio.run(ask())
+    assert isinstance(one, Prediction)
+    assert isinstance(three, Prediction)
+    assert isinstance(two, MemberFailed)
+    assert "member 'm1'" in two.message
+
+
+def write_square_root(root: Path) -> Path:
+    """An ensemble of one member that answers a third to each class, and not a number to rows below zero."""
+    graph = tiny.graph(
+        [
+            helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+            helper.make_node("Sqrt", ["three"], ["roots"]),
+            helper.make_node("Softmax", ["roots"], ["probabilities"], axis=1),
+        ],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        {"from": np.array([0]), "to": np.array([3]), "axis": np.array([1])},
+    )
+    thirds = np.full((1, 2, 3), 1 / 3, dtype=np.float32)
+    files = {"m1.onnx": graph, "vectors.npz": tiny.vectors(np.ones((2, 4), dtype=np.float32), thirds)}
+    return tiny.write_version(root, tiny.manifest(1), files)
+
+
+# Closing ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_taken_before_the_engine_closes_is_answered(engine: Engine) -> None:
+    x = tiny.rows(2)
+
+    async def then(ensemble: Ensemble, busy: "asyncio.Task[Prediction]") -> None:
+        waiting = asyncio.create_task(engine.infer(ensemble, x, Options()))
+        await asyncio.sleep(0)
+        engine.close()
+        assert (await busy).fused.labels.shape == (200_000,)
+        assert_own_answer(await waiting, x, {})
+
+    while_busy(engine, then)
+
+
+def test_a_closed_engine_says_that_it_is_not_ready(engine: Engine, ensemble: Ensemble) -> None:
+    engine.close()
+    with pytest.raises(NotReady):
+        infer(engine, ensemble, tiny.rows(1))
+    engine.close()
+
+
+def test_a_closed_engine_leaves_no_thread_behind(repository: Repository, ensemble: Ensemble) -> None:
+    before = set(threading.enumerate())
+    engine = Engine(repository, default="tiny")
+    infer(engine, ensemble, tiny.rows(1))
+    engine.close()
+    assert set(threading.enumerate()) <= before

@@ -1,0 +1,337 @@
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
+
+from server.ensemble import Ensemble
+from server.errors import InvalidRepository, MemberFailed
+from server.fusion import STRATEGIES
+from server.manifest import Manifest
+from server.repository import load_version
+from tests import tiny
+
+N_MEMBERS = 3
+
+
+@pytest.fixture(params=[tiny.write_ensemble, tiny.write_packed], ids=["files", "packed"])
+def ensemble(request: pytest.FixtureRequest, tmp_path: Path) -> Ensemble:
+    """The same members, each in a file of its own or all in one graph."""
+    return load_version(request.param(tmp_path, n_members=N_MEMBERS))
+
+
+def build(files: Mapping[str, bytes], members: Sequence[Mapping[str, Any]], **changes: Any) -> Ensemble:
+    """An ensemble of any graphs, without the vectors that would prove it."""
+    contents = {
+        **tiny.manifest(1),
+        "members": [{"output": "probabilities", **member} for member in members],
+        "files": [{"name": name, "sha256": "0" * 64, "bytes": len(data)} for name, data in files.items()],
+        **changes,
+    }
+    return Ensemble(Manifest.model_validate(contents), files, where="models/tiny/1")
+
+
+def one_member(*nodes: NodeProto, **constants: Any) -> bytes:
+    """A graph `X (n, 4) -> probabilities (n, 3)`, whatever the nodes then answer."""
+    return tiny.graph(
+        nodes,
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        {name: np.asarray(value) for name, value in constants.items()},
+    )
+
+
+def linear(k: int = 0) -> bytes:
+    return tiny.linear_member(tiny.coefficients(N_MEMBERS)[k])
+
+
+# Answers ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_members_answer_by_default_in_the_manifests_order(ensemble: Ensemble) -> None:
+    x = tiny.rows(7)
+    answered = ensemble.run(x)
+    assert answered.dtype == np.float32
+    assert answered.shape == (N_MEMBERS, 7, 3)
+    assert_allclose(answered, tiny.answers(x, N_MEMBERS), atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [[0], [2], [0, 2], [2, 0], [1, 2, 0], [0, 1, 2]])
+def test_some_members_answer_in_the_order_asked_for(ensemble: Ensemble, members: list[int]) -> None:
+    x = tiny.rows(5)
+    assert_array_equal(ensemble.run(x, members), ensemble.run(x)[members])
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 2, 33])
+def test_any_number_of_rows_is_answered(ensemble: Ensemble, n_rows: int) -> None:
+    x = tiny.rows(n_rows)
+    assert_allclose(ensemble.run(x), tiny.answers(x, N_MEMBERS), atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [None, [1], [2, 0]])
+def test_members_in_one_graph_answer_to_the_bit_what_they_answer_apart(
+    tmp_path: Path, members: list[int] | None
+) -> None:
+    apart, packed = load_version(tiny.write_ensemble(tmp_path)), load_version(tiny.write_packed(tmp_path))
+    x = tiny.rows(50)
+    assert_array_equal(packed.run(x, members), apart.run(x, members))
+
+
+def test_gates_may_be_an_input_without_a_default() -> None:
+    data = tiny.packed_members(tiny.coefficients(N_MEMBERS), defaults=False)
+    ensemble = build({"all.onnx": data}, [gated("m2", 1), gated("m1", 0)])
+    x = tiny.rows(4)
+    assert_allclose(ensemble.run(x), tiny.answers(x, N_MEMBERS)[[1, 0]], atol=1e-6)
+    assert_allclose(ensemble.run(x, [1]), tiny.answers(x, N_MEMBERS)[[0]], atol=1e-6)
+
+
+def test_packed_and_plain_files_make_one_ensemble() -> None:
+    files = {"some.onnx": tiny.packed_members(tiny.coefficients(N_MEMBERS)[:2]), "m3.onnx": linear(2)}
+    ensemble = build(
+        files, [gated("m1", 0, "some.onnx"), {"name": "m3", "file": "m3.onnx"}, gated("m2", 1, "some.onnx")]
+    )
+    x = tiny.rows(4)
+    assert_allclose(ensemble.run(x), tiny.answers(x, N_MEMBERS)[[0, 2, 1]], atol=1e-6)
+    assert_allclose(ensemble.run(x, [2, 1]), tiny.answers(x, N_MEMBERS)[[1, 2]], atol=1e-6)
+
+
+def gated(name: str, gate: int, file: str = "all.onnx") -> dict[str, Any]:
+    return {"name": name, "file": file, "output": "member_probabilities", "gate": gate}
+
+
+def test_a_member_that_is_not_asked_for_does_not_run() -> None:
+    files = {"good.onnx": linear(), "bad.onnx": raising()}
+    ensemble = build(files, [{"name": "good", "file": "good.onnx"}, {"name": "bad", "file": "bad.onnx"}])
+    x = tiny.rows(2)
+    assert_allclose(ensemble.run(x, [0])[0], tiny.answers(x, 1)[0], atol=1e-6)
+    with pytest.raises(MemberFailed, match=r"bad\.onnx"):
+        ensemble.run(x)
+
+
+def test_the_facts_of_the_members_come_from_the_manifest(ensemble: Ensemble) -> None:
+    assert ensemble.names == ["m1", "m2", "m3"]
+    assert_array_equal(ensemble.temperatures, [1, 1.5, 2])
+    assert_array_equal(ensemble.weights("weighted"), [3, 2, 1])
+    assert_array_equal(ensemble.weights("log_linear"), [1, 2, 3])
+    for strategy in STRATEGIES.keys() - {"weighted", "log_linear"}:
+        assert_array_equal(ensemble.weights(strategy), [1, 1, 1])
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-50, 1e39, 1.7e308])
+def test_weights_of_any_size_are_kept(weight: float) -> None:
+    files = {"m1.onnx": linear()}
+    ensemble = build(files, [{"name": "m1", "file": "m1.onnx", "weights": {"weighted": weight}}])
+    assert_array_equal(ensemble.weights("weighted"), [weight])
+
+
+# Failures -----------------------------------------------------------------------------------------------------------
+
+
+def raising() -> bytes:
+    """Wants three rows at least."""
+    return one_member(
+        helper.make_node("Gather", ["X", "at"], ["row"], axis=0),
+        helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+        helper.make_node("Slice", ["row", "from", "to", "axis"], ["one"]),
+        helper.make_node("Add", ["three", "one"], ["probabilities"]),
+        **{"at": [2], "from": [0], "to": [3], "axis": [1]},
+    )
+
+
+def dropping() -> bytes:
+    """Answers only the rows whose first feature is positive."""
+    return one_member(
+        helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+        helper.make_node("Gather", ["X", "first"], ["firsts"], axis=1),
+        helper.make_node("Greater", ["firsts", "nought"], ["kept"]),
+        helper.make_node("Compress", ["three", "kept"], ["probabilities"], axis=0),
+        **{"from": [0], "to": [3], "axis": [1], "first": 0, "nought": np.float32(0)},
+    )
+
+
+def square_root() -> bytes:
+    """Not a number for what is negative."""
+    return one_member(
+        helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+        helper.make_node("Sqrt", ["three"], ["probabilities"]),
+        **{"from": [0], "to": [3], "axis": [1]},
+    )
+
+
+def test_a_graph_that_raises_fails_its_member() -> None:
+    ensemble = build({"bad.onnx": raising()}, [{"name": "bad", "file": "bad.onnx"}])
+    assert ensemble.run(thirds(3) / np.float32(2)).shape == (1, 3, 3)
+    with pytest.raises(MemberFailed, match=r"^models/tiny/1/bad\.onnx: ") as caught:
+        ensemble.run(tiny.rows(2))
+    assert "\n" not in caught.value.message
+
+
+def test_a_graph_that_answers_another_number_of_rows_fails_its_member() -> None:
+    files = {"m1.onnx": linear(), "some.onnx": dropping()}
+    ensemble = build(files, [{"name": "m1", "file": "m1.onnx"}, {"name": "some", "file": "some.onnx"}])
+    x = thirds(5)
+    assert ensemble.run(x).shape == (2, 5, 3)
+    x[3] = -1
+    with pytest.raises(MemberFailed, match=r"member 'some': expected .* shape \(5, 3\), got \(4, 3\)"):
+        ensemble.run(x)
+
+
+@pytest.mark.parametrize("value", [-1, 1], ids=["not a number", "sum of more than 1"])
+def test_an_answer_that_is_no_distribution_fails_its_member(value: float) -> None:
+    files = {"m1.onnx": linear(), "root.onnx": square_root()}
+    ensemble = build(files, [{"name": "m1", "file": "m1.onnx"}, {"name": "root", "file": "root.onnx"}])
+    x = thirds(4) ** 2
+    assert ensemble.run(x).shape == (2, 4, 3)
+    x[2, 1] = value
+    with pytest.raises(MemberFailed, match=r"member 'root': expected a distribution, got for row 2 \["):
+        ensemble.run(x)
+    with pytest.raises(MemberFailed, match="member 'root'"):
+        ensemble.run(x, [1, 0])
+    assert ensemble.run(x, [0]).shape == (1, 4, 3)
+
+
+def test_rows_of_another_shape_fail_the_members(ensemble: Ensemble) -> None:
+    with pytest.raises(MemberFailed, match=r"\.onnx: "):
+        ensemble.run(np.zeros((2, 5), dtype=np.float32))
+
+
+def test_a_packed_graph_that_answers_only_open_gates_fails_its_members() -> None:
+    ensemble = build({"all.onnx": only_open()}, [gated("m1", 0), gated("m2", 1)])
+    assert ensemble.run(thirds(5)).shape == (2, 5, 3)
+    for members in ([0], [1]):
+        with pytest.raises(MemberFailed, match=r"member 'm\d': expected .* shape \(2, 5, 3\), got \(1, 5, 3\)"):
+            ensemble.run(tiny.rows(5), members)
+
+
+def thirds(n: int) -> NDArray[np.float32]:
+    """`(n, 4)`: the first three features are a distribution, for graphs that hand them on."""
+    return np.full((n, 4), 1 / 3, dtype=np.float32)
+
+
+def only_open() -> bytes:
+    """Two gates, and an output that holds the members whose gate is open instead of zeros for the others."""
+    return tiny.graph(
+        [
+            helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+            helper.make_node("Unsqueeze", ["three", "from"], ["one"]),
+            helper.make_node("Concat", ["one", "one"], ["both"], axis=0),
+            helper.make_node("Compress", ["both", "members"], ["member_probabilities"], axis=0),
+        ],
+        [
+            helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4]),
+            helper.make_tensor_value_info("members", TensorProto.BOOL, [2]),
+        ],
+        [helper.make_tensor_value_info("member_probabilities", TensorProto.FLOAT, ["open", "n", 3])],
+        {"from": np.array([0]), "to": np.array([3]), "axis": np.array([1])},
+    )
+
+
+# Contracts ----------------------------------------------------------------------------------------------------------
+
+
+def identity(x: Any, probabilities: Any, *more: Any, operator: str = "Identity") -> bytes:
+    """A graph of this input and this output, each a type and a shape, and of further inputs (name, type, shape)."""
+    nodes = [helper.make_node(operator, ["X"], ["probabilities"])]
+    outputs = [helper.make_tensor_value_info("probabilities", *probabilities)]
+    for name, type_, shape in more:
+        nodes.append(helper.make_node("Identity", [name], [f"{name}_again"]))
+        outputs.append(helper.make_tensor_value_info(f"{name}_again", type_, shape))
+    inputs = [helper.make_tensor_value_info("X", *x), *(helper.make_tensor_value_info(*other) for other in more)]
+    return tiny.graph(nodes, inputs, outputs)
+
+
+FLOAT, DOUBLE, BOOL = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL
+RIGHT = (FLOAT, ["n", 3])
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        (identity(RIGHT, RIGHT), {"input": {"name": "Z", "shape": [3]}}, "expected an input 'Z', got ['X']"),
+        (
+            identity(RIGHT, RIGHT),
+            {"input": {"name": "X", "shape": [4]}},
+            "expected 'X' to be tensor(float) of shape [n, 4], got tensor(float) of shape [n, 3]",
+        ),
+        (
+            identity(RIGHT, RIGHT),
+            {"input": {"name": "X", "shape": [3, 1]}},
+            "expected 'X' to be tensor(float) of shape [n, 3, 1], got tensor(float) of shape [n, 3]",
+        ),
+        (
+            identity((DOUBLE, ["n", 3]), (DOUBLE, ["n", 3])),
+            {},
+            "expected 'X' to be tensor(float) of shape [n, 3], got tensor(double) of shape [n, 3]",
+        ),
+        (
+            identity((FLOAT, [1, 3]), (FLOAT, [1, 3])),
+            {},
+            "expected 'X' to be tensor(float) of shape [n, 3], got tensor(float) of shape [1, 3]",
+        ),
+        (
+            identity(RIGHT, RIGHT),
+            {"classes": ["a", "b"]},
+            "expected 'probabilities' to be tensor(float) of shape [n, 2], got tensor(float) of shape [n, 3]",
+        ),
+        (
+            identity(RIGHT, (BOOL, ["n", 3]), operator="IsNaN"),
+            {},
+            "expected 'probabilities' to be tensor(float) of shape [n, 3], got tensor(bool) of shape [n, 3]",
+        ),
+        (
+            identity(RIGHT, RIGHT),
+            {"members": [{"name": "m1", "file": "m1.onnx", "output": "label"}]},
+            "expected an output 'label', got ['probabilities']",
+        ),
+        (identity(RIGHT, RIGHT, ("mask", BOOL, [3])), {}, "the graph wants inputs that nobody gives: ['mask']"),
+        (identity(RIGHT, RIGHT, ("members", BOOL, [3])), {}, "the graph wants inputs that nobody gives: ['members']"),
+    ],
+    ids=["input", "features", "rank", "double", "fixed batch", "classes", "type", "output", "mask", "gates"],
+)
+def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
+    data: bytes, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRepository) as caught:
+        build(
+            {"m1.onnx": data},
+            **{"members": [{"name": "m1", "file": "m1.onnx"}], "input": {"name": "X", "shape": [3]}, **changes},
+        )
+    assert caught.value.message.startswith("models/tiny/1/m1.onnx: member 'm1': ")
+    assert message in caught.value.message
+
+
+def test_dimensions_that_a_graph_leaves_free_are_let_through() -> None:
+    data = identity((FLOAT, ["n", "features"]), (FLOAT, ["n", "classes"]))
+    ensemble = build({"m1.onnx": data}, [{"name": "m1", "file": "m1.onnx"}], input={"name": "X", "shape": [3]})
+    x = np.full((2, 3), 1 / 3, dtype=np.float32)
+    assert_array_equal(ensemble.run(x)[0], x)
+    with pytest.raises(MemberFailed, match=r"expected probabilities of shape \(2, 3\), got \(2, 4\)"):
+        ensemble.run(tiny.rows(2))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (linear(), "has a gate, but the graph has no input 'members' of booleans"),
+        (identity((FLOAT, ["n", 4]), (FLOAT, ["n", 4]), ("members", FLOAT, [2])), "no input 'members' of booleans"),
+        (identity((FLOAT, ["n", 4]), (FLOAT, ["n", 4]), ("members", BOOL, ["m"])), "no input 'members' of booleans"),
+        (identity((FLOAT, ["n", 4]), (FLOAT, ["n", 4]), ("members", BOOL, [1, 2])), "no input 'members' of booleans"),
+        (tiny.packed_members(tiny.coefficients(1)), "gate 1 is not below the graph's 1 gates"),
+    ],
+    ids=["none", "float", "free", "matrix", "too few"],
+)
+def test_a_gate_that_the_graph_does_not_have_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidRepository) as caught:
+        build({"all.onnx": data}, [gated("m2", 1)])
+    assert caught.value.message.startswith("models/tiny/1/all.onnx: member 'm2': ")
+    assert message in caught.value.message
+
+
+def test_an_output_of_another_number_of_members_than_gates_is_refused() -> None:
+    data = identity((FLOAT, ["n", 4]), (FLOAT, ["n", 4]), ("members", BOOL, [2]))
+    with pytest.raises(InvalidRepository, match=r"expected 'probabilities' to be tensor\(float\) of shape \[2, n, 3\]"):
+        build({"all.onnx": data}, [{"name": "m1", "file": "all.onnx", "gate": 0}])

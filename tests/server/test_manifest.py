@@ -1,0 +1,261 @@
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tomli_w
+
+from server.errors import InvalidRepository
+from server.manifest import Manifest, parse_manifest
+from tests import tiny
+
+WHERE = "models/tiny/1/ensemble.toml"
+Contents = dict[str, Any]
+
+
+def contents() -> Contents:
+    """A valid manifest with three members; a test changes what it is about."""
+    files = [{"name": f"m{k + 1}.onnx", "sha256": "0" * 64, "bytes": 100} for k in range(3)]
+    return {**tiny.manifest(3), "files": files}
+
+
+def parse(document: Contents) -> Manifest:
+    return parse_manifest(tomli_w.dumps(document).encode(), where=WHERE)
+
+
+def refusal(data: bytes) -> str:
+    """The message, proved to be one line that names the file."""
+    with pytest.raises(InvalidRepository) as caught:
+        parse_manifest(data, where=WHERE)
+    message = caught.value.message
+    assert message.startswith(f"{WHERE}: ")
+    assert message.isprintable()
+    return message.removeprefix(f"{WHERE}: ")
+
+
+def test_a_manifest_is_what_its_file_says() -> None:
+    manifest = parse(contents())
+    assert (manifest.name, manifest.version, manifest.classes) == ("tiny", 1, ["red", "green", "blue"])
+    assert manifest.input.shape == [4]
+    assert [member.name for member in manifest.members] == ["m1", "m2", "m3"]
+    assert manifest.members[0].weights == {"weighted": 3.0, "log_linear": 1.0}
+    assert manifest.members[2].temperature == 2.0
+    assert [file.bytes for file in manifest.files] == [100, 100, 100]
+
+
+def test_what_a_manifest_leaves_out_has_a_default() -> None:
+    document = contents()
+    for key in ("format", "description", "default_strategy"):
+        del document[key]
+    for member in document["members"]:
+        for key in ("framework", "weights", "temperature", "cost_us"):
+            del member[key]
+    del document["input"]["datatype"]
+    manifest = parse(document)
+    assert (manifest.format, manifest.default_strategy, manifest.max_batch_size) == (1, "average", 4096)
+    assert manifest.input.datatype == "FP32"
+    assert (manifest.members[0].weights, manifest.members[0].temperature) == ({}, 1.0)
+
+
+def test_a_manifest_written_back_reads_the_same() -> None:
+    manifest = parse(contents())
+    assert parse(manifest.model_dump(exclude_none=True)) == manifest
+
+
+def test_a_manifest_does_not_change_in_memory() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse(contents()).version = 2  # type: ignore[misc]
+
+
+def test_whole_numbers_will_do_where_fractions_are_expected() -> None:
+    document = contents()
+    document["members"][0] |= {"weights": {"weighted": 2}, "temperature": 1, "cost_us": 0}
+    assert parse(document).members[0].weights == {"weighted": 2.0}
+
+
+def test_members_may_share_a_file_behind_gates_of_their_own() -> None:
+    document = contents()
+    for k, member in enumerate(document["members"]):
+        member |= {"file": "m1.onnx", "gate": k}
+    assert [member.gate for member in parse(document).members] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["a", "_", "0", "a-b_C", "x" * 64])
+def test_a_name_is_of_letters_digits_dash_and_underscore(name: str) -> None:
+    assert parse({**contents(), "name": name}).name == name
+
+
+BAD_NAMES = ["", "-a", "a.b", "a/b", "..", "a b", "é", "a\n", "x" * 65, "a\x00"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_is_nothing_else(name: str) -> None:
+    assert refusal(tomli_w.dumps({**contents(), "name": name}).encode()).startswith("name: String should ")
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_members_name_is_nothing_else_either(name: str) -> None:
+    document = contents()
+    document["members"][1]["name"] = name
+    assert refusal(tomli_w.dumps(document).encode()).startswith("members[1].name: String should ")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../m1.onnx", "/etc/passwd", "a/b", ".hidden", "a\\b", "a\n", "x" * 129]
+)
+def test_a_file_is_a_plain_name_in_the_versions_folder(name: str) -> None:
+    document = contents()
+    document["files"][2]["name"] = name
+    assert refusal(tomli_w.dumps(document).encode()).startswith("files[2].name: String should ")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "name: Field required"),
+        (b"name", "not TOML: "),
+        (b"a = 1\na = 2\n", "not TOML: Cannot overwrite a value (at line 2, column 6)"),
+        (b"\x00", "not TOML: "),
+        (b"\xef\xbb\xbfname = 'a'", "not TOML: "),
+        (b"a = " + b"[" * 10_000, "not TOML: "),
+        (b"a = " + b"{a=" * 10_000, "not TOML: "),
+        (b"a = " + b"9" * 10_000, "not TOML: "),
+        (b"name = 'caf\xe9'", "expected UTF-8, got byte 0xe9 at 11"),
+        (b"\x80\x04pickle", "expected UTF-8, got byte 0x80 at 0"),
+    ],
+    ids=["empty", "a key", "a key twice", "NUL", "BOM", "deep list", "deep table", "long integer", "Latin-1", "pickle"],
+)
+def test_bytes_that_are_no_toml_are_refused(data: bytes, message: str) -> None:
+    assert refusal(data).startswith(message)
+
+
+def change(**changes: Any) -> Callable[[Contents], None]:
+    return lambda document: document.update(changes)
+
+
+def drop(key: str) -> Callable[[Contents], None]:
+    return lambda document: document.pop(key)
+
+
+def change_input(**changes: Any) -> Callable[[Contents], None]:
+    return lambda document: document["input"].update(changes)
+
+
+def change_member(index: int, **changes: Any) -> Callable[[Contents], None]:
+    return lambda document: document["members"][index].update(changes)
+
+
+def change_file(index: int, **changes: Any) -> Callable[[Contents], None]:
+    return lambda document: document["files"][index].update(changes)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+FAULTS: list[tuple[Callable[[Contents], None], str, str]] = [
+    (drop("name"), "name", "required"),
+    (drop("classes"), "classes", "required"),
+    (drop("members"), "members", "required"),
+    (drop("files"), "files", "required"),
+    (change(colour="red"), "colour", "not permitted, got 'red'"),
+    (change(**{"two\nlines": 1}), "'two\\nlines'", "not permitted, got 1"),
+    (change(format=2), "format", "should be 1, got 2"),
+    (change(name=7), "name", "valid string, got 7"),
+    (change(version="1"), "version", "valid integer, got '1'"),
+    (change(version=True), "version", "valid integer, got True"),
+    (change(version=1.0), "version", "valid integer, got 1.0"),
+    (change(version=0), "version", "greater than or equal to 1, got 0"),
+    (change(version=-3), "version", "greater than or equal to 1, got -3"),
+    (change(version=10**9), "version", "less than 1000000000, got 1000000000"),
+    (change(version=tomllib.loads("at = 1979-05-27")["at"]), "version", "valid integer"),
+    (change(task="regression"), "task", "should be 'classification', got 'regression'"),
+    (change(max_batch_size=0), "max_batch_size", "greater than or equal to 1, got 0"),
+    (change(max_batch_size=1 << 17), "max_batch_size", "less than or equal to 65536"),
+    (change(max_batch_size=True), "max_batch_size", "valid integer, got True"),
+    (change(classes="red"), "classes", "valid list, got 'red'"),
+    (change(classes=["red"]), "classes", "at least 2 items"),
+    (change(classes=["red", 2, "blue"]), "classes[1]", "valid string, got 2"),
+    (change(classes=["red", "green", "red"]), "classes", "'red' is named more than once"),
+    (change(input="X"), "input", "got 'X'"),
+    (change_input(name="a.b"), "input.name", "match pattern"),
+    (change_input(datatype="UINT8"), "input.datatype", "should be 'FP32', got 'UINT8'"),
+    (change_input(shape=[]), "input.shape", "at least 1 item"),
+    (change_input(shape=[1] * 9), "input.shape", "at most 8 items"),
+    (change_input(shape=[28, 0]), "input.shape[1]", "greater than or equal to 1, got 0"),
+    (change_input(shape=[-1]), "input.shape[0]", "greater than or equal to 1, got -1"),
+    (change_input(shape=[4.0]), "input.shape[0]", "valid integer, got 4.0"),
+    (change_input(shape=["4"]), "input.shape[0]", "valid integer, got '4'"),
+    (change_input(shape=4), "input.shape", "valid list, got 4"),
+    (change_input(shape=[(1 << 20) + 1]), "input.shape[0]", "less than or equal to 1048576"),
+    (change_input(low=NAN), "input.low", "finite number, got nan"),
+    (change_input(high=INFINITY), "input.high", "finite number, got inf"),
+    (change(members=[]), "members", "at least 1 item"),
+    (change_member(1, name="m1"), "members", "'m1' is named more than once"),
+    (change_member(1, colour="red"), "members[1].colour", "not permitted"),
+    (change_member(1, file="m9.onnx"), "member 'm2'", "'m9.onnx' is not among the files"),
+    (change_member(1, output=1), "members[1].output", "valid string, got 1"),
+    (change_member(1, weights=2.0), "members[1].weights", "valid dictionary, got 2.0"),
+    (change_member(1, weights={"vote": -0.1}), "members[1].weights.vote", "greater than or equal to 0, got -0.1"),
+    (change_member(1, weights={"vote": NAN}), "members[1].weights.vote", "finite number, got nan"),
+    (change_member(1, weights={"vote": INFINITY}), "members[1].weights.vote", "finite number, got inf"),
+    (change_member(1, weights={"vote": "1"}), "members[1].weights.vote", "valid number, got '1'"),
+    (change_member(1, weights={"vote": True}), "members[1].weights.vote", "valid number, got True"),
+    (change_member(1, temperature=0), "members[1].temperature", "greater than or equal to 0.001, got 0"),
+    (change_member(1, temperature=-1.0), "members[1].temperature", "got -1.0"),
+    (change_member(1, temperature=1e-300), "members[1].temperature", "got 1e-300"),
+    (change_member(1, temperature=1e39), "members[1].temperature", "got 1e+39"),
+    (change_member(1, temperature=NAN), "members[1].temperature", "got nan"),
+    (change_member(1, cost_us=-1), "members[1].cost_us", "greater than or equal to 0, got -1"),
+    (change_member(1, gate=-1), "members[1].gate", "greater than or equal to 0, got -1"),
+    (change_member(1, gate=True), "members[1].gate", "valid integer, got True"),
+    (change_file(1, name="m1.onnx"), "files", "'m1.onnx' is named more than once"),
+    (change_file(1, sha256="0" * 63), "files[1].sha256", "match pattern"),
+    (change_file(1, sha256="0" * 65), "files[1].sha256", "match pattern"),
+    (change_file(1, sha256="G" * 64), "files[1].sha256", "match pattern"),
+    (change_file(1, sha256="A" * 64), "files[1].sha256", "match pattern"),
+    (change_file(1, bytes=-1), "files[1].bytes", "greater than or equal to 0, got -1"),
+    (change_file(1, bytes="100"), "files[1].bytes", "valid integer, got '100'"),
+    (change_file(1, bytes=1 << 60), "files[1].bytes", "less than"),
+    (change(files=[]), "files", "at least 1 item"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "field", "what"), FAULTS, ids=[f"{field}: {what}" for _, field, what in FAULTS])
+def test_a_fault_is_told_in_one_line_by_field_and_by_what_came(
+    spoil: Callable[[Contents], None], field: str, what: str
+) -> None:
+    document = contents()
+    spoil(document)
+    message = refusal(tomli_w.dumps(document).encode())
+    assert f"{field}: " in message
+    assert what in message
+
+
+def test_too_many_members_are_refused() -> None:
+    member = contents()["members"][0]
+    document = {**contents(), "members": [{**member, "name": f"m{k}"} for k in range(257)]}
+    assert refusal(tomli_w.dumps(document).encode()).startswith("members: List should have at most 256 items")
+
+
+def test_two_members_cannot_share_a_gate() -> None:
+    document = contents()
+    for member in document["members"]:
+        member |= {"file": "m1.onnx", "gate": 0}
+    assert "two of them share gate 0 of 'm1.onnx'" in refusal(tomli_w.dumps(document).encode())
+
+
+def test_members_of_one_file_are_all_behind_gates_or_none_is() -> None:
+    document = contents()
+    document["members"][0] |= {"gate": 0}
+    document["members"][1] |= {"file": "m1.onnx"}
+    assert "member 'm2': has no gate, but others of its file do" in refusal(tomli_w.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (f"version = 0x{'f' * 10_000}", "version"),
+        (f"version = 1\nmax_batch_size = 0x{'f' * 10_000}", "max_batch_size"),
+        (f"version = 1\ncreated = 0x{'f' * 10_000}", "created"),
+    ],
+)
+def test_an_integer_too_long_to_be_written_is_refused_in_words(line: str, field: str) -> None:
+    assert refusal(tomli_w.dumps(contents()).replace("version = 1", line).encode()).startswith(f"{field}: ")

@@ -1,0 +1,599 @@
+import io
+import os
+import pickle
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from server.errors import InvalidRepository, NotFound
+from server.fusion import STRATEGIES
+from server.manifest import MANIFEST_FILE, REPORT_FILE, VECTORS_FILE
+from server.repository import MANIFEST_LIMIT, VECTORS_LIMIT, Repository, Versions, find_versions, load_version
+from tests import tiny
+
+N_MEMBERS = 2
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def refusal(root: Path, versions: Versions = "latest") -> str:
+    """The message of a refused load, without its root: one line that says where."""
+    with pytest.raises(InvalidRepository) as caught:
+        Repository.load(root, versions=versions)
+    message = caught.value.message
+    assert message.isprintable()
+    assert message.startswith(str(root))
+    return message.removeprefix(str(root)).removeprefix("/")
+
+
+# What is served -----------------------------------------------------------------------------------------------------
+
+
+def test_a_good_repository_is_served(root: Path) -> None:
+    tiny.write_ensemble(root)
+    tiny.write_packed(root)
+    repository = Repository.load(root, threads=2)
+    assert repository.names() == ["packed", "tiny"]
+    x = tiny.rows(5)
+    for name in repository.names():
+        assert_allclose(repository.get(name).run(x), tiny.answers(x, 3), atol=1e-6)
+
+
+def write_versions(root: Path, *versions: int, name: str = "tiny") -> None:
+    for version in versions:
+        tiny.write_ensemble(root, n_members=N_MEMBERS, name=name, version=version)
+
+
+@pytest.mark.parametrize(
+    ("versions", "served"),
+    [
+        ("latest", {"a": [10], "b": [1]}),
+        ("all", {"a": [1, 2, 10], "b": [1]}),
+        (frozenset({1}), {"a": [1], "b": [1]}),
+        (frozenset({1, 2}), {"a": [1, 2], "b": [1]}),
+    ],
+    ids=str,
+)
+def test_the_versions_that_are_chosen_are_served(root: Path, versions: Versions, served: dict[str, list[int]]) -> None:
+    write_versions(root, 2, 1, 10, name="a")
+    write_versions(root, 1, name="b")
+    repository = Repository.load(root, versions=versions)
+    assert {name: repository.versions(name) for name in repository.names()} == served
+
+
+def test_the_default_version_is_the_highest_number_that_is_served(root: Path) -> None:
+    write_versions(root, 2, 10, 9)
+    repository = Repository.load(root, versions="all")
+    assert repository.get("tiny").manifest.version == 10
+    assert repository.get("tiny", 9).manifest.version == 9
+
+
+def test_what_is_not_there_is_not_found(root: Path) -> None:
+    write_versions(root, 1, 2)
+    repository = Repository.load(root)
+    with pytest.raises(NotFound, match=r"^no ensemble 'huge'; there are: tiny$"):
+        repository.get("huge")
+    with pytest.raises(NotFound, match=r"^no ensemble 'huge'; there are: tiny$"):
+        repository.versions("huge")
+    with pytest.raises(NotFound, match=r"^no version 1 of ensemble 'tiny'; served: 2$"):
+        repository.get("tiny", 1)
+
+
+def test_what_is_being_published_and_what_is_no_folder_is_not_looked_at(root: Path) -> None:
+    write_versions(root, 1)
+    (root / ".publishing-x" / "tiny" / "2").mkdir(parents=True)
+    (root / "tiny" / ".3").mkdir()
+    (root / "tiny" / ".keep").touch()
+    (root / "README.md").touch()
+    assert Repository.load(root, versions="all").versions("tiny") == [1]
+
+
+def test_versions_that_are_not_chosen_are_not_opened(root: Path) -> None:
+    write_versions(root, 1, 2)
+    (root / "tiny" / "1" / MANIFEST_FILE).unlink()
+    assert Repository.load(root).versions("tiny") == [2]
+
+
+def test_a_repository_is_loaded_whole_or_not_at_all(root: Path) -> None:
+    write_versions(root, 1, 2, name="a")
+    write_versions(root, 1, name="b")
+    (root / "a" / "1" / "m1.onnx").unlink()
+    assert refusal(root, "all").startswith("a/1/m1.onnx: ")
+
+
+def test_folders_are_found_in_order(root: Path) -> None:
+    write_versions(root, 10, 2, name="b")
+    write_versions(root, 1, name="a")
+    assert find_versions(root, "all") == [root / "a" / "1", root / "b" / "2", root / "b" / "10"]
+
+
+def test_any_known_strategy_may_be_the_default(root: Path) -> None:
+    for strategy in STRATEGIES:
+        tiny.write_ensemble(root, name=strategy, default_strategy=strategy)
+    assert Repository.load(root).names() == sorted(STRATEGIES)
+
+
+def test_a_member_that_no_longer_has_its_file_goes_on_serving(root: Path) -> None:
+    ensemble = load_version(tiny.write_ensemble(root))
+    shutil.rmtree(root)
+    assert ensemble.run(tiny.rows(2)).shape == (3, 2, 3)
+
+
+# Refusals: folders --------------------------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_not_there_is_refused(root: Path) -> None:
+    assert refusal(root).startswith(": expected a folder, the model repository")
+
+
+def test_a_root_that_is_a_file_is_refused(root: Path) -> None:
+    root.touch()
+    assert refusal(root).startswith(": expected a folder, the model repository")
+
+
+def test_a_root_without_an_ensemble_is_refused(root: Path) -> None:
+    root.mkdir()
+    (root / "README.md").touch()
+    assert refusal(root).startswith(": expected at least one ensemble, <name>/<version>/ensemble.toml")
+
+
+def test_an_ensemble_without_a_version_is_refused(root: Path) -> None:
+    (root / "tiny").mkdir(parents=True)
+    assert refusal(root).startswith("tiny: expected at least one version")
+
+
+@pytest.mark.parametrize("name", ["a.b", "-a", "a b", "é", "x" * 65, "two\nlines"])
+def test_a_folder_whose_name_cannot_be_an_ensembles_is_refused(root: Path, name: str) -> None:
+    write_versions(root, 1)
+    (root / name).mkdir()
+    assert refusal(root).endswith(f"got {name!r}")
+
+
+@pytest.mark.parametrize("name", ["0", "-1", "01", "one", "1.0", "v1", "1" * 10, "١", "two\nlines"])
+def test_a_folder_whose_name_is_no_version_is_refused(root: Path, name: str) -> None:
+    write_versions(root, 1)
+    (root / "tiny" / name).mkdir()
+    assert refusal(root) == f"tiny: expected only folders 1, 2, 3, …, one a version; got {name!r}"
+
+
+def test_a_file_among_the_versions_is_refused(root: Path) -> None:
+    write_versions(root, 1)
+    (root / "tiny" / "2").touch()
+    assert refusal(root).endswith("got '2'")
+
+
+def test_an_ensemble_that_has_none_of_the_chosen_versions_is_refused(root: Path) -> None:
+    write_versions(root, 1, 2)
+    assert refusal(root, frozenset({3, 4})) == "tiny: expected one of the versions [3, 4], got [1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("place", "changes"), [("tiny/2", {}), ("other/1", {}), ("tiny/1", {"version": 2}), ("tiny/1", {"name": "other"})]
+)
+def test_a_manifest_in_anothers_folder_is_refused(root: Path, place: str, changes: dict[str, Any]) -> None:
+    folder = tiny.write_ensemble(root / "elsewhere", n_members=N_MEMBERS, **changes)
+    (root / place).parent.mkdir(parents=True)
+    folder.rename(root / place)
+    shutil.rmtree(root / "elsewhere")
+    message = refusal(root)
+    assert message.startswith(f"{place}/ensemble.toml: says ensemble ")
+    assert message.endswith(f"stands in {place}")
+
+
+# Refusals: files ----------------------------------------------------------------------------------------------------
+
+
+def grow(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def move_behind_a_symlink(path: Path) -> None:
+    path.symlink_to(path.rename(path.parents[2] / "elsewhere"))
+
+
+def link_once_more(path: Path) -> None:
+    (path.parents[2] / "elsewhere").hardlink_to(path)
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+REGULAR = "expected a regular file with one link, got "
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, "No such file or directory"),
+        (grow, r"expected at most \d+ bytes, got \d+"),
+        (cut, r"expected \d+ bytes, got \d+"),
+        (flip_a_bit, "expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"),
+        (move_behind_a_symlink, f"{REGULAR}a symbolic link"),
+        (link_once_more, f"{REGULAR}-rw-.* with 2"),
+        (make_a_folder, f"{REGULAR}drwx"),
+        (make_a_fifo, f"{REGULAR}prw"),
+    ],
+)
+@pytest.mark.parametrize("file", ["m1.onnx", VECTORS_FILE])
+def test_a_listed_file_that_is_not_what_the_manifest_says_is_refused(
+    root: Path, spoil: Callable[[Path], None], reason: str, file: str
+) -> None:
+    write_versions(root, 1)
+    spoil(root / "tiny" / "1" / file)
+    assert re.match(f"tiny/1/{re.escape(file)}: {reason}", refusal(root))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, "No such file or directory"),
+        (move_behind_a_symlink, f"{REGULAR}a symbolic link"),
+        (link_once_more, f"{REGULAR}-rw-"),
+        (make_a_folder, f"{REGULAR}drwx"),
+        (make_a_fifo, f"{REGULAR}prw"),
+        (lambda path: path.write_bytes(b"#" * (MANIFEST_LIMIT + 1)), "expected at most 1048576 bytes, got 1048577"),
+        (lambda path: path.write_bytes(b"name = 'tiny"), "not TOML: "),
+        (lambda path: path.write_bytes(b"\xff"), "expected UTF-8, got byte 0xff"),
+    ],
+    ids=["missing", "symlink", "hard link", "folder", "fifo", "too big", "no TOML", "not UTF-8"],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(root: Path, spoil: Callable[[Path], Any], reason: str) -> None:
+    write_versions(root, 1)
+    spoil(root / "tiny" / "1" / MANIFEST_FILE)
+    assert refusal(root).startswith(f"tiny/1/ensemble.toml: {reason}")
+
+
+@pytest.mark.parametrize("name", ["extra.onnx", ".hidden", "two\nlines"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(root: Path, name: str) -> None:
+    write_versions(root, 1)
+    (root / "tiny" / "1" / name).touch()
+    assert refusal(root) == f"tiny/1: files that the manifest does not list: [{name!r}]"
+
+
+def test_a_folder_in_a_versions_folder_is_refused(root: Path) -> None:
+    write_versions(root, 1)
+    (root / "tiny" / "1" / "assets").mkdir()
+    assert refusal(root) == "tiny/1: files that the manifest does not list: ['assets']"
+
+
+def test_a_manifest_that_lists_itself_is_refused(root: Path) -> None:
+    files = [{"name": name, "sha256": "0" * 64, "bytes": 9} for name in ("m1.onnx", MANIFEST_FILE)]
+    contents = {**tiny.manifest(1), "files": files}
+    folder = root / "tiny" / "1"
+    folder.mkdir(parents=True)
+    (folder / MANIFEST_FILE).write_text(tomli_w.dumps(contents))
+    (folder / "m1.onnx").write_bytes(b"")
+    assert refusal(root).startswith("tiny/1/")
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root reads everything; be nobody for a while."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public_root() -> Iterator[Path]:
+    """A root whose parents everyone may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name) / "models"
+
+
+@pytest.mark.parametrize("place", [".", "tiny", "tiny/1", "tiny/1/ensemble.toml", "tiny/1/m1.onnx"])
+def test_what_may_not_be_read_is_refused(public_root: Path, place: str) -> None:
+    write_versions(public_root, 1)
+    closed = public_root / place
+    mode = closed.stat().st_mode
+    closed.chmod(0)
+    try:
+        with unprivileged():
+            message = refusal(public_root)
+    finally:
+        closed.chmod(mode)
+    assert message.endswith(": Permission denied")
+
+
+def test_a_versions_folder_that_may_be_entered_and_not_listed_is_refused(public_root: Path) -> None:
+    write_versions(public_root, 1)
+    (public_root / "tiny" / "1").chmod(0o311)
+    with unprivileged():
+        assert refusal(public_root) == "tiny/1: Permission denied"
+
+
+# Refusals: strategies -----------------------------------------------------------------------------------------------
+
+
+def test_a_default_strategy_that_is_not_known_is_refused(root: Path) -> None:
+    tiny.write_ensemble(root, default_strategy="oracle")
+    known = ", ".join(STRATEGIES)
+    assert refusal(root) == f"tiny/1/ensemble.toml: default_strategy: expected one of {known}, got 'oracle'"
+
+
+@pytest.mark.parametrize("strategy", ["oracle", "average", "vote"])
+def test_weights_for_a_strategy_that_is_not_fitted_are_refused(root: Path, strategy: str) -> None:
+    members = tiny.manifest(3)["members"]
+    members[1]["weights"] = {strategy: 1.0}
+    tiny.write_ensemble(root, members=members)
+    message = refusal(root)
+    assert message.startswith("tiny/1/ensemble.toml: member 'm2': weights for ")
+    assert repr(strategy) in message
+
+
+# Refusals: graphs ---------------------------------------------------------------------------------------------------
+
+
+def write(root: Path, **files: bytes | None) -> None:
+    """The tiny ensemble with some of its files (m1, m2, vectors) replaced or, with None, left out, and listed truly."""
+    x = tiny.rows(8)
+    good: dict[str, bytes | None] = {
+        **{f"m{k + 1}": tiny.linear_member(w) for k, w in enumerate(tiny.coefficients(N_MEMBERS))},
+        "vectors": tiny.vectors(x, tiny.answers(x, N_MEMBERS)),
+    }
+    named = {f"{key}.onnx" if key != "vectors" else VECTORS_FILE: data for key, data in {**good, **files}.items()}
+    listed = {name: data for name, data in named.items() if data is not None}
+    tiny.write_version(root, tiny.manifest(N_MEMBERS), listed)
+
+
+def two_classes() -> bytes:
+    return tiny.linear_member(tiny.coefficients(1)[0][:, :2])
+
+
+def five_features() -> bytes:
+    return tiny.linear_member(np.ones((5, 3), dtype=np.float32))
+
+
+def logits() -> bytes:
+    return tiny.graph(
+        [helper.make_node("MatMul", ["X", "W"], ["probabilities"])],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        {"W": tiny.coefficients(N_MEMBERS)[1]},
+    )
+
+
+def of_logarithms() -> bytes:
+    """Answers what is not a number to every feature below zero."""
+    return tiny.graph(
+        [
+            helper.make_node("Log", ["X"], ["logs"]),
+            helper.make_node("MatMul", ["logs", "W"], ["probabilities"]),
+        ],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        {"W": tiny.coefficients(N_MEMBERS)[1]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "tiny/1/m2.onnx: ONNX Runtime cannot load it: "),
+        (b"garbage", "tiny/1/m2.onnx: ONNX Runtime cannot load it: "),
+        (tiny.linear_member(tiny.coefficients(2)[1])[:-20], "tiny/1/m2.onnx: ONNX Runtime cannot load it: "),
+        (two_classes(), "tiny/1/m2.onnx: member 'm2': expected 'probabilities' to be tensor(float) of shape [n, 3]"),
+        (five_features(), "tiny/1/m2.onnx: member 'm2': expected 'X' to be tensor(float) of shape [n, 4]"),
+        (tiny.linear_member(tiny.coefficients(3)[2]), "tiny/1/vectors.npz: member 'm2', row "),
+        (logits(), "tiny/1/vectors.npz: replaying it failed: "),
+        (of_logarithms(), "tiny/1/vectors.npz: replaying it failed: "),
+    ],
+    ids=["empty", "garbage", "cut", "classes", "features", "another member", "logits", "not a number"],
+)
+def test_a_graph_that_is_not_the_member_is_refused(root: Path, data: bytes, message: str) -> None:
+    write(root, m2=data)
+    assert refusal(root).startswith(message)
+
+
+def test_a_refusal_of_a_replay_says_which_probability_lies_how_far_off(root: Path) -> None:
+    x = tiny.rows(8)
+    expected = tiny.answers(x, N_MEMBERS)
+    right = expected[1, 6, 0]
+    expected[1, 6] += np.array([0.02, -0.01, -0.01], dtype=np.float32)
+    write(root, vectors=tiny.vectors(x, expected))
+    message = refusal(root)
+    assert message.startswith("tiny/1/vectors.npz: member 'm2', row 6, class 0: expected ")
+    recorded, answered = map(float, re.findall(r"\d\.\d{6}", message))
+    assert (recorded, answered) == pytest.approx((right + 0.02, right), abs=1e-5)
+
+
+def test_a_replay_forgives_the_last_digits(root: Path) -> None:
+    x = tiny.rows(8)
+    write(root, vectors=tiny.vectors(x, tiny.answers(x, N_MEMBERS) + np.float32(5e-5)))
+    assert Repository.load(root).names() == ["tiny"]
+
+
+# Refusals: test vectors ---------------------------------------------------------------------------------------------
+
+
+def npz(**arrays: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def archive(**entries: bytes) -> bytes:
+    """A zip of `<name>.npy` entries with any bytes in them."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in entries.items():
+            file.writestr(f"{name}.npy", data)
+    return buffer.getvalue()
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def claiming(shape: str) -> bytes:
+    """A `.npy` whose header promises an array of this shape, with sixteen bytes of it."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 16
+
+
+X = tiny.rows(8)
+P = tiny.answers(X, N_MEMBERS)
+
+
+def with_cell(value: float, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    changed = array.copy()
+    changed[(-1,) * changed.ndim] = value
+    return changed
+
+
+NO_ARRAYS = "expected the arrays inputs and member_probabilities: "
+INPUTS = "expected inputs to be float32 of shape (n, 4), got "
+ANSWERS = "expected member_probabilities to be float32 of shape (2, 8, 3), got "
+DISTRIBUTIONS = "expected member_probabilities to be distributions over the classes"
+VECTORS: list[tuple[str, bytes, str]] = [
+    ("empty", b"", NO_ARRAYS),
+    ("garbage", b"garbage", NO_ARRAYS),
+    ("a pickle", pickle.dumps({"inputs": X, "member_probabilities": P}), NO_ARRAYS),
+    ("one array", npy(X), NO_ARRAYS),
+    ("cut", npz(inputs=X, member_probabilities=P)[:-30], NO_ARRAYS),
+    ("no array", npz(), NO_ARRAYS),
+    ("no inputs", npz(member_probabilities=P), NO_ARRAYS),
+    ("no probabilities", npz(inputs=X), NO_ARRAYS),
+    ("other names", npz(x=X, y=P), NO_ARRAYS),
+    ("pickled inputs", npz(inputs=np.array([{}], dtype=object), member_probabilities=P), NO_ARRAYS),
+    ("pickled answers", npz(inputs=X, member_probabilities=np.array([{}], dtype=object)), NO_ARRAYS),
+    ("entries that are no arrays", archive(inputs=b"garbage", member_probabilities=b""), NO_ARRAYS),
+    ("a cut entry", archive(inputs=npy(X)[:-1], member_probabilities=npy(P)), NO_ARRAYS),
+    ("a vast claim", archive(inputs=claiming("(1099511627776, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a claim past 64 bits", archive(inputs=claiming("(10**30, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a large claim", archive(inputs=claiming("(100000000, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a negative claim", archive(inputs=claiming("(-1, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a header that is code", archive(inputs=claiming("print()"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a long header", archive(inputs=claiming(f"({'1,' * 20_000})"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("scalar inputs", npz(inputs=np.array(1, dtype=np.float32), member_probabilities=P), f"{INPUTS}float32 ()"),
+    ("no rows", npz(inputs=X[:0], member_probabilities=P[:, :0]), f"{INPUTS}float32 (0, 4)"),
+    ("a flat row", npz(inputs=X[0], member_probabilities=P), f"{INPUTS}float32 (4,)"),
+    ("other features", npz(inputs=X[:, :3], member_probabilities=P), f"{INPUTS}float32 (8, 3)"),
+    ("deep inputs", npz(inputs=X[:, :, None], member_probabilities=P), f"{INPUTS}float32 (8, 4, 1)"),
+    ("double inputs", npz(inputs=X.astype(np.float64), member_probabilities=P), f"{INPUTS}float64"),
+    ("whole inputs", npz(inputs=X.astype(np.int64), member_probabilities=P), f"{INPUTS}int64"),
+    ("inputs in words", npz(inputs=X.astype(np.str_), member_probabilities=P), f"{INPUTS}<U"),
+    ("scalar answers", npz(inputs=X, member_probabilities=np.array(1, dtype=np.float32)), f"{ANSWERS}float32 ()"),
+    ("fewer members", npz(inputs=X, member_probabilities=P[:1]), f"{ANSWERS}float32 (1, 8, 3)"),
+    ("fewer rows", npz(inputs=X, member_probabilities=P[:, 1:]), f"{ANSWERS}float32 (2, 7, 3)"),
+    ("fewer classes", npz(inputs=X, member_probabilities=P[:, :, 1:]), f"{ANSWERS}float32 (2, 8, 2)"),
+    ("answers in words", npz(inputs=X, member_probabilities=P.astype(np.str_)), f"{ANSWERS}<U"),
+    ("complex answers", npz(inputs=X, member_probabilities=P.astype(np.complex64)), f"{ANSWERS}complex64"),
+    ("NaN in the answers", npz(inputs=X, member_probabilities=with_cell(NAN, P)), DISTRIBUTIONS),
+    ("infinity in the answers", npz(inputs=X, member_probabilities=with_cell(INFINITY, P)), DISTRIBUTIONS),
+    ("minus infinity in the answers", npz(inputs=X, member_probabilities=with_cell(-INFINITY, P)), DISTRIBUTIONS),
+    ("a negative answer", npz(inputs=X, member_probabilities=with_cell(-0.5, P)), DISTRIBUTIONS),
+    ("sums above one", npz(inputs=X, member_probabilities=P * np.float32(1.01)), DISTRIBUTIONS),
+    ("NaN in the inputs", npz(inputs=with_cell(NAN, X), member_probabilities=P), "replaying it failed: "),
+    ("other members' answers", npz(inputs=X, member_probabilities=P[::-1]), "member 'm1', row "),
+    ("other rows' answers", npz(inputs=X[::-1], member_probabilities=P), "member 'm"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty")
+@pytest.mark.parametrize(("data", "message"), [case[1:] for case in VECTORS], ids=[case[0] for case in VECTORS])
+def test_vectors_that_prove_nothing_are_refused(root: Path, data: bytes, message: str) -> None:
+    write(root, vectors=data)
+    assert refusal(root).startswith(f"tiny/1/vectors.npz: {message}")
+
+
+def test_a_version_without_vectors_is_refused(root: Path) -> None:
+    write(root, vectors=None)
+    assert refusal(root) == "tiny/1/vectors.npz: expected test vectors; the manifest lists none"
+
+
+def test_vectors_that_decompress_to_more_than_a_limit_are_refused_unread(root: Path) -> None:
+    buffer, zeros = io.BytesIO(), b"\0" * (1 << 20)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("member_probabilities.npy", npy(P))
+        with file.open("inputs.npy", "w", force_zip64=True) as entry:
+            entry.write(claiming(f"({VECTORS_LIMIT // 16}, 4)")[:-16])
+            for _ in range(VECTORS_LIMIT >> 20):
+                entry.write(zeros)
+    assert len(buffer.getvalue()) < VECTORS_LIMIT // 100
+    write(root, vectors=buffer.getvalue())
+    assert re.search(rf"they decompress to \d+ bytes, more than {VECTORS_LIMIT}$", refusal(root))
+
+
+def test_compressed_vectors_are_read(root: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, inputs=X, member_probabilities=P)
+    write(root, vectors=buffer.getvalue())
+    assert Repository.load(root).names() == ["tiny"]
+
+
+def test_members_whose_answers_are_no_distributions_are_refused_even_if_the_vectors_agree(root: Path) -> None:
+    x = tiny.rows(8)
+    answers = tiny.answers(x, N_MEMBERS)
+    answers[1] = x @ tiny.coefficients(N_MEMBERS)[1]
+    write(root, m2=logits(), vectors=tiny.vectors(x, answers))
+    assert refusal(root) == f"tiny/1/vectors.npz: {DISTRIBUTIONS}"
+
+
+# The report ---------------------------------------------------------------------------------------------------------
+
+
+def write_report(root: Path, data: bytes) -> None:
+    x = tiny.rows(8)
+    member = tiny.linear_member(tiny.coefficients(1)[0])
+    files = {"m1.onnx": member, VECTORS_FILE: tiny.vectors(x, tiny.answers(x, 1)), REPORT_FILE: data}
+    tiny.write_version(root, tiny.manifest(1), files)
+
+
+def test_a_report_is_handed_on_as_it_is(root: Path) -> None:
+    write_report(root, b'{"accuracy": 0.9}')
+    assert Repository.load(root).get("tiny").report == {"accuracy": 0.9}
+
+
+def test_an_ensemble_needs_no_report(root: Path) -> None:
+    write_versions(root, 1)
+    assert Repository.load(root).get("tiny").report is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"garbage", b"\xff", b"[" * 100_000, b"9" * 5000], ids=["empty", "garbage", "bytes", "deep", "long"]
+)
+def test_a_report_that_is_no_json_is_refused(root: Path, data: bytes) -> None:
+    write_report(root, data)
+    assert refusal(root).startswith("tiny/1/report.json: not JSON: ")
