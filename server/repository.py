@@ -222,7 +222,6 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-
 def _check_array(where: str, name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
     fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
     if array.dtype != np.float32 or not fits or not array.size:

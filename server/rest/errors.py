@@ -1,0 +1,112 @@
+"""The table from errors to HTTP statuses, and the one body that every error answer has."""
+
+import logging
+from collections.abc import Mapping
+
+import orjson
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from server import telemetry
+from server.errors import (
+    CommitteeError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    InvalidRepository,
+    MemberFailed,
+    NotFound,
+    NotReady,
+    Overloaded,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
+
+STATUSES: dict[type[CommitteeError], int] = {
+    InvalidInput: 400,
+    Unauthorized: 401,
+    NotFound: 404,
+    TooLarge: 413,
+    UnsupportedMediaType: 415,
+    InternalError: 500,
+    InvalidRepository: 500,
+    CommitteeError: 500,
+    Unavailable: 503,
+    Overloaded: 503,
+    NotReady: 503,
+    MemberFailed: 503,
+    DeadlineExceeded: 504,
+}
+"""An error has the status of the nearest of its classes that stands here."""
+
+FAULTS: dict[type[CommitteeError], str] = {
+    MemberFailed: "a member of the ensemble could not answer; the server's log says more",
+    CommitteeError: "internal error; the server's log says more",
+}
+"""What is said of faults of ours in place of their own message, which may tell of files; the log has it."""
+
+MESSAGE_LIMIT = 1000
+"""Characters; a message may quote what came, and what came may be long."""
+
+logger = logging.getLogger(__name__)
+
+
+def status_of(error: type[CommitteeError]) -> int:
+    return next(STATUSES[cls] for cls in error.__mro__ if cls in STATUSES)
+
+
+def error_response(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    """`{"error", "code", "request_id"}`, and the error counted."""
+    telemetry.count_error(code)
+    if len(message) > MESSAGE_LIMIT:
+        message = message[:MESSAGE_LIMIT] + "…"
+    body = {"error": printable(message), "code": code, "request_id": telemetry.request_id.get()}
+    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
+
+
+def printable(text: str) -> str:
+    """Without lone surrogates, which JSON in UTF-8 cannot hold."""
+    return text.encode(errors="replace").decode()
+
+
+async def on_committee_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, CommitteeError)
+    status = status_of(type(exc))
+    message = exc.message
+    headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
+    if isinstance(exc, TooLarge) and "transfer-encoding" in request.headers:
+        headers["Connection"] = "close"  # such a body may have no end
+    if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded):
+        # Overload and deadlines are no faults, and a line for each would come just when there is no time for it.
+        logger.error(message, exc_info=exc)
+        message = next(FAULTS[cls] for cls in type(exc).__mro__ if cls in FAULTS)
+    return error_response(status, exc.code, message, headers=headers)
+
+
+async def on_validation_error(request: Request, exc: Exception) -> Response:
+    """What FastAPI checks by itself: the parts of the path."""
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    message = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return error_response(400, InvalidInput.code, f"{message}; got {str(first['input'])[:64]!r}")
+
+
+async def on_http_exception(request: Request, exc: Exception) -> Response:
+    """No such route, or not with this method."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 404:
+        return error_response(404, NotFound.code, "no such route; GET / lists them")
+    if exc.status_code == 405:
+        allowed = (exc.headers or {}).get("Allow", "")
+        return error_response(405, "method_not_allowed", f"expected {allowed}; got another method", headers=exc.headers)
+    return error_response(exc.status_code, InvalidInput.code, str(exc.detail), headers=exc.headers)
+
+
+def internal_error(exc: Exception) -> Response:
+    """The answer to what nobody foresaw; the log has the traceback."""
+    logger.error("unexpected %s", type(exc).__name__, exc_info=exc)
+    return error_response(500, InternalError.code, FAULTS[CommitteeError])

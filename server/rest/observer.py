@@ -1,0 +1,52 @@
+"""The outermost layer of every request: its id, its metrics, and an answer to errors that nobody foresaw."""
+
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server import telemetry
+from server.rest.errors import internal_error
+
+
+class Observer:
+    """ASGI middleware. It counts requests by the template of their route, so that clients cannot make labels."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        id_ = telemetry.choose_request_id(Headers(scope=scope).get("x-request-id"))
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = id_
+            await send(message)
+
+        token = telemetry.request_id.set(id_)
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as exc:
+            if status is not None:
+                raise  # half an answer is out: the connection has to break
+            await internal_error(exc)(scope, receive, send_with_id)
+        finally:
+            telemetry.request_id.reset(token)
+            telemetry.count_request(
+                route=_template(scope),
+                method=scope["method"],
+                status=status or 499,  # 499: the client was gone before there was an answer
+                seconds=time.perf_counter() - began,
+            )
+
+
+def _template(scope: Scope) -> str:
+    """`/v1/ensembles/{name}`; one label for all the paths that no route has."""
+    return getattr(scope.get("route"), "path", "unmatched")

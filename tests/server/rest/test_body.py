@@ -1,0 +1,58 @@
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from server.errors import InvalidInput, TooLarge
+from server.rest.body import read_json
+
+
+def read(messages: Iterable[dict[str, Any]], *, length: int | None = None) -> tuple[bytes, int]:
+    """The body, and how many messages were left unread."""
+    left = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        return left.pop(0)
+
+    headers = [(b"content-type", b"application/json")]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    try:
+        body = asyncio.run(read_json(request, limit=8))
+    finally:
+        Left.messages = len(left)
+    return body, len(left)
+
+
+class Left:
+    messages = 0
+
+
+def chunks(*parts: bytes) -> list[dict[str, Any]]:
+    return [{"type": "http.request", "body": part, "more_body": True} for part in parts] + [
+        {"type": "http.request", "body": b"", "more_body": False}
+    ]
+
+
+def test_joins_chunks() -> None:
+    assert read(chunks(b"1234", b"5678")) == (b"12345678", 0)
+
+
+def test_stops_at_the_limit() -> None:
+    with pytest.raises(TooLarge, match="expected at most 8 bytes; got more"):
+        read(chunks(b"1234", b"56789", b"never read"))
+    assert Left.messages == 2
+
+
+def test_refuses_a_declared_length_unread() -> None:
+    with pytest.raises(TooLarge, match="expected at most 8 bytes; got 9"):
+        read(chunks(b"1"), length=9)
+    assert Left.messages == 2
+
+
+def test_the_client_may_go() -> None:
+    with pytest.raises(InvalidInput, match="closed before its end"):
+        read([{"type": "http.request", "body": b"12", "more_body": True}, {"type": "http.disconnect"}])

@@ -1,0 +1,231 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from server import codec
+from server.codec import PredictBody, RequestOptions, decode_predict
+from server.errors import InvalidInput, TooLarge
+from server.manifest import InputSpec
+
+FOUR = InputSpec(name="X", shape=[4])
+IMAGE = InputSpec(name="X", shape=[28, 28, 1], low=0.0, high=255.0)
+PIXELS = np.arange(784, dtype=np.float32) % 256
+
+
+def decode(body: object, spec: InputSpec = FOUR, max_rows: int = 8) -> PredictBody:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return decode_predict(data, spec, max_rows=max_rows)
+
+
+def refusal(body: object, spec: InputSpec = FOUR) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        decode(body, spec)
+    assert type(caught.value) is InvalidInput
+    return caught.value.message
+
+
+class TestRows:
+    def test_numbers(self) -> None:
+        body = decode({"instances": [[1, 2.5, -3, 1e-3], [0, -0.0, 7, 8]]})
+        assert body.rows.dtype == np.float32
+        expected = np.array([[1, 2.5, -3, 1e-3], [0, 0, 7, 8]], dtype=np.float32)
+        np.testing.assert_array_equal(body.rows, expected)
+        assert body.id is None
+        assert body.options == RequestOptions()
+
+    @pytest.mark.parametrize("extra", [{}, {"strategy": "vote"}], ids=["plain", "with options"])
+    @pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
+    def test_an_image_in_each_of_its_forms(self, shape: tuple[int, ...], extra: dict[str, Any]) -> None:
+        rows = np.stack([PIXELS, PIXELS[::-1]])
+        body = decode({"instances": rows.reshape(2, *shape).tolist(), **extra}, IMAGE)
+        np.testing.assert_array_equal(body.rows, rows.reshape(2, 28, 28, 1))
+
+    def test_forms_may_be_mixed(self) -> None:
+        body = decode({"instances": [PIXELS.tolist(), PIXELS.reshape(28, 28).tolist()]}, IMAGE)
+        np.testing.assert_array_equal(body.rows, np.stack([PIXELS, PIXELS]).reshape(2, 28, 28, 1))
+
+    @pytest.mark.parametrize(
+        ("shape", "row"),
+        [([1], [5]), ([1, 1], [5]), ([1, 1], [[5]]), ([2, 1], [5, 6]), ([2, 1], [[5], [6]]), ([1, 2], [[5, 6]])],
+    )
+    def test_small_shapes(self, shape: list[int], row: list[Any]) -> None:
+        body = decode({"instances": [row]}, InputSpec(name="X", shape=shape))
+        assert body.rows.shape == (1, *shape)
+        assert body.rows.ravel().tolist() == list(range(5, 5 + body.rows.size))
+
+    def test_integers_beyond_64_bits(self) -> None:
+        np.testing.assert_array_equal(decode({"instances": [[2**70, 0, 0, 2**53 + 1]]}).rows[0, [0, 3]], [2**70, 2**53])
+
+    @pytest.mark.parametrize("largest", [3.4028235e38, -3.4028235e38])
+    def test_the_largest_float32(self, largest: float) -> None:
+        assert decode({"instances": [[largest, 0, 0, 0]]}).rows[0, 0] == np.float32(largest)
+
+    @pytest.mark.parametrize(
+        ("instances", "said"),
+        [
+            (None, "instances: expected an array of at least one row; got null"),
+            ([], "instances: expected an array of at least one row; got an array of 0"),
+            ({}, "instances: expected an array of at least one row; got an object of 0 fields"),
+            (5, "instances: expected an array of at least one row; got 5"),
+            ("1,2", "instances: expected an array of at least one row; got the string '1,2'"),
+            ([1, 2, 3, 4], "instances[0]: expected 4 numbers; got 1"),
+            ([[]], "instances[0]: expected 4 numbers; got 0"),
+            ([[1, 2, 3]], "instances[0]: expected 4 numbers; got 3"),
+            ([[1, 2, 3, 4], [1, 2, 3, 4, 5]], "instances[1]: expected 4 numbers; got 5"),
+            ([[1, 2, 3, 4], 7], "instances[1]: expected 4 numbers; got 7"),
+            ([[[1, 2, 3, 4]]], "instances[0]: expected 4 numbers; got 1 arrays, nested 2 deep"),
+            ([[1, 2, 3, None]], "instances[0][3]: expected a number that float32 holds; got null"),
+            ([[1, True, 3, 4]], "instances[0][1]: expected a number that float32 holds; got true"),
+            ([[1, 2, False, 4]], "instances[0][2]: expected a number that float32 holds; got false"),
+            ([["1.5", 2, 3, 4]], "instances[0][0]: expected a number that float32 holds; got the string '1.5'"),
+            ([[1, 2, {}, 4]], "instances[0][2]: expected a number that float32 holds; got an object of 0 fields"),
+            ([[1, 2, [3], 4]], "instances[0][2]: expected a number that float32 holds; got an array of 1"),
+            ([[1, 2, 3, 1e39]], "instances[0][3]: expected a number that float32 holds; got 1e+39"),
+            ([[0, -1e39, 0, 0]], "instances[0][1]: expected a number that float32 holds; got -1e+39"),
+        ],
+    )
+    @pytest.mark.parametrize("extra", [{}, {"strategy": "vote"}], ids=["plain", "with options"])
+    def test_refused(self, instances: object, said: str, extra: dict[str, Any]) -> None:
+        assert refusal({"instances": instances, **extra}) == said
+
+    @pytest.mark.parametrize("extra", [{}, {"strategy": "vote"}], ids=["plain", "with options"])
+    @pytest.mark.parametrize("number", [10**39, -(10**39), 10**400])
+    def test_integers_beyond_float32(self, number: int, extra: dict[str, Any]) -> None:
+        assert "expected a number" in refusal({"instances": [[0, 0, 0, number]], **extra}).replace(
+            "numbers", "a number"
+        )
+
+    @pytest.mark.parametrize(
+        ("row", "said"),
+        [
+            (PIXELS[:783], "instances[1]: expected 784 numbers, or [28, 28], or [28, 28, 1]; got 783"),
+            (
+                np.zeros((28, 27)),
+                "instances[1][0]: expected 28 numbers; got 27",
+            ),
+            (
+                np.zeros((27, 28)),
+                "instances[1]: expected 784 numbers, or [28, 28], or [28, 28, 1]; got 27 arrays, nested 2 deep",
+            ),
+            (
+                np.zeros((28, 28, 1, 1)),
+                "instances[1]: expected 784 numbers, or [28, 28], or [28, 28, 1]; got 28 arrays, nested 4 deep",
+            ),
+            (np.zeros((28, 27, 1)), "instances[1][0]: expected [28, 1]; got 27 arrays, nested 2 deep"),
+            (PIXELS - 1, "instances[1]: expected numbers from 0 to 255; number 0 is -1"),
+            (PIXELS + 1, "instances[1]: expected numbers from 0 to 255; number 255 is 256"),
+        ],
+    )
+    def test_refused_images(self, row: NDArray[np.float32], said: str) -> None:
+        assert refusal({"instances": [PIXELS.tolist(), row.tolist()]}, IMAGE) == said
+
+    def test_ragged_rows(self) -> None:
+        image: list[Any] = PIXELS.reshape(28, 28).tolist()
+        image[5] = image[5][:-1]
+        assert refusal({"instances": [image]}, IMAGE) == "instances[0][5]: expected 28 numbers; got 27"
+        image[5] = 3
+        assert refusal({"instances": [image]}, IMAGE) == "instances[0][5]: expected 28 numbers; got 3"
+
+    def test_too_many(self) -> None:
+        with pytest.raises(TooLarge, match=r"^instances: expected at most 8 rows; got 9$"):
+            decode({"instances": [[1, 2, 3, 4]] * 9})
+
+    def test_a_long_string_makes_no_long_array(self) -> None:
+        """Numpy would give every element the room of the longest string."""
+        message = refusal({"instances": [["9" * 10**6, 2, 3, 4]] * 8})
+        assert message.endswith("got a string of 1000000 characters")
+
+    def test_depth(self) -> None:
+        assert "nested 150 deep" in refusal(b'{"instances":' + b"[" * 151 + b"]" * 151 + b"}")
+        assert "recursion limit" in refusal(b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+
+class TestBody:
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            (b"", "EOF while parsing a value"),
+            (b"{", "EOF while parsing an object"),
+            (b"[1]", "body: expected a JSON object; got an array of 1"),
+            (b"null", "body: expected a JSON object; got null"),
+            (b'{"instances": [[1,2,3,4],]}', "trailing comma"),
+            (b'{"instances": [[NaN,2,3,4]]}', "no NaN"),
+            (b'{"instances": [[1,2,3,-Infinity]]}', "no NaN"),
+            (b'{"instances": [[01,2,3,4]]}', "expected JSON"),
+            (b'{"instances": [[1,2,3,4]]} {}', "trailing characters"),
+            (b'{"instances": [[1,2,3,4]], "instances": [[1,2,3,4]]}', 'duplicate key "instances"'),
+            (b'{"instances": [[1,2,3,4]], "weights": {"a": 1, "a": 2}}', 'duplicate key "a"'),
+            (b'{"instances": [[1,2,3,4]], "id": "\xff"}', "invalid unicode"),
+            (b'{"instances": [[1,2,3,4]], "id": "\\ud800"}', "expected JSON"),
+            (b'\xef\xbb\xbf{"instances": [[1,2,3,4]]}', "expected JSON"),
+            ('{"instances": [[1,2,3,4]]}'.encode("utf-16"), "expected JSON"),
+            (b'{"instances": [[' + b"9" * 5000 + b",2,3,4]]}", "number out of range"),
+            (b"{}", 'body: expected a field "instances", an array of rows; got none'),
+            (b'{"instance": [[1,2,3,4]]}', "got the string 'instance'"),
+            (b'{"instances": [[1,2,3,4]], "wieghts": {}}', "got the string 'wieghts'"),
+            (b'{"instances": [[1,2,3,4]], "' + b"k" * 100_000 + b'": 1}', "got a string of 100000 characters"),
+        ],
+    )
+    def test_refused(self, body: bytes, said: str) -> None:
+        assert said in refusal(body)
+
+    def test_infinite_by_its_exponent(self) -> None:
+        assert refusal(b'{"instances": [[1,2,3,1e999]]}').endswith("got inf")
+
+
+class TestOptions:
+    def test_all(self) -> None:
+        body = decode(
+            {
+                "instances": [[1, 2, 3, 4]],
+                "id": "é" * 128,
+                "strategy": "weighted",
+                "weights": {"m1": 1, "m2": 0.5},
+                "members": ["m1", "m2"],
+                "detail": ["members", "uncertainty"],
+            }
+        )
+        assert body.id == "é" * 128
+        assert body.options == RequestOptions(
+            strategy="weighted",
+            weights={"m1": 1.0, "m2": 0.5},
+            members=("m1", "m2"),
+            detail=("members", "uncertainty"),
+        )
+
+    @pytest.mark.parametrize(
+        ("field", "value", "said"),
+        [
+            ("id", None, "id: expected a string of at most 128 characters; got null"),
+            ("id", 5, "got 5"),
+            ("id", "x" * 129, "got a string of 129 characters"),
+            ("strategy", None, "strategy: expected a string that is not empty; got null"),
+            ("strategy", "", "got the string ''"),
+            ("strategy", ["vote"], "got an array of 1"),
+            ("weights", [1, 2], "weights: expected an object with a number for each member; got an array of 2"),
+            ("weights", {}, "got an object of 0 fields"),
+            ("weights", {"m1": "1"}, "weights: expected numbers that are not negative; got the string '1' for 'm1'"),
+            ("weights", {"m1": True}, "got true for 'm1'"),
+            ("weights", {"m1": None}, "got null for 'm1'"),
+            ("weights", {"m1": -0.5}, "got -0.5 for 'm1'"),
+            ("weights", {"m1": 1e39}, "got 1e+39 for 'm1'"),
+            ("weights", {"m1": 10**400}, "got an integer of 1329 bits for 'm1'"),
+            ("members", "m1", "members: expected an array of at least one string; got the string 'm1'"),
+            ("members", [], "got an array of 0"),
+            ("members", ["m1", 2], "members[1]: expected a string that is not empty; got 2"),
+            ("detail", [], "detail: expected an array of at least one string; got an array of 0"),
+            ("detail", ["all"], "detail: expected some of members, uncertainty; got the string 'all'"),
+            ("detail", [["members"]], "got an array of 1"),
+            ("detail", ["members", "members"], "detail: expected each detail once; got one twice"),
+        ],
+    )
+    def test_refused(self, field: str, value: object, said: str) -> None:
+        assert said in refusal({"instances": [[1, 2, 3, 4]], field: value})
+
+
+def test_shown_is_short() -> None:
+    for value in (None, True, "x" * 10**6, [0] * 10**6, {"k": 1}, 10**4000, 1.5):
+        assert len(codec.shown(value)) < 80

@@ -1,0 +1,131 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.settings import Settings, available_cores, read_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("COMMITTEE_"):
+            monkeypatch.delenv(name)
+
+
+def cores(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(n)))
+
+
+class TestReadSettings:
+    def test_defaults(self) -> None:
+        settings = read_settings([])
+        assert settings.model_dump() == {
+            "host": "127.0.0.1",
+            "port": 8000,
+            "models": Path("models"),
+            "default": "fashion",
+            "versions": "latest",
+            "workers": available_cores(),
+            "log_level": "info",
+        }
+
+    def test_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {"PORT": "9000", "WORKERS": "3", "MODELS": "/srv/m", "LOG_LEVEL": "DEBUG"}.items():
+            monkeypatch.setenv(f"COMMITTEE_{name}", value)
+        settings = read_settings([])
+        assert (settings.port, settings.workers, settings.models) == (9000, 3, Path("/srv/m"))
+        assert settings.log_level == "debug"
+
+    def test_options_win_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COMMITTEE_PORT", "9000")
+        monkeypatch.setenv("COMMITTEE_HOST", "::1")
+        settings = read_settings(["--port", "9001", "--log-level=warning"])
+        assert (settings.port, settings.host, settings.log_level) == (9001, "::1", "warning")
+
+    @pytest.mark.parametrize(
+        ("text", "versions"),
+        [("latest", "latest"), ("all", "all"), ("3", frozenset({3})), ("1,3", frozenset({1, 3}))],
+    )
+    def test_versions(self, text: str, versions: object, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COMMITTEE_VERSIONS", text)
+        assert read_settings([]).versions == versions
+        assert read_settings(["--versions", text]).versions == versions
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--port", "x"], "--port: "),
+            (["--port", "65536"], "--port: "),
+            (["--port", "-1"], "--port: "),
+            (["--workers", "0"], "--workers: "),
+            (["--versions", "1,,2"], "--versions: expected latest, all, or numbers like 1,3; got '1,,2'"),
+            (["--versions", "0"], "--versions: "),
+            (["--versions", "²"], "--versions: "),
+            (["--log-level", "loud"], "--log-level: "),
+            (["--host", ""], "--host: "),
+            (["--nope", "1"], "unrecognized arguments: --nope 1"),
+            (["--po", "1"], "unrecognized arguments: --po 1"),
+            (["--port"], "argument --port: expected one argument"),
+            (["stray"], "unrecognized arguments: stray"),
+        ],
+    )
+    def test_wrong_options_end_with_one_line(
+        self, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as exit_:
+            read_settings(arguments)
+        out, err = capsys.readouterr()
+        assert exit_.value.code == 2
+        assert out == ""
+        assert err.startswith(f"committee-server: {said}")
+        assert err.count("\n") == 1
+
+    def test_wrong_variables_are_named(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COMMITTEE_PORT", "tcp://10.0.0.1:80")
+        with pytest.raises(SystemExit) as exit_:
+            read_settings([])
+        assert exit_.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith("committee-server: COMMITTEE_PORT: ")
+        assert "got 'tcp://10.0.0.1:80'" in err
+
+    def test_help_tells_defaults_and_variables(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as exit_:
+            read_settings(["--help"])
+        out = " ".join(capsys.readouterr().out.split())
+        assert exit_.value.code == 0
+        assert "--port PORT port to listen on; 0 takes a free one (default: 8000; environment: COMMITTEE_PORT)" in out
+        assert "--log-level LEVEL" in out
+        assert "(default: one a core; environment: COMMITTEE_WORKERS)" in out
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+class TestAvailableCores:
+    def test_affinity_where_there_is_no_quota(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cores(6, monkeypatch)
+        assert available_cores(tmp_path) == 6
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [("max 100000", 6), ("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6)],
+    )
+    def test_version_2(self, text: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cores(6, monkeypatch)
+        (tmp_path / "cpu.max").write_text(text + "\n")
+        assert available_cores(tmp_path) == expected
+
+    @pytest.mark.parametrize(("quota", "expected"), [("-1", 6), ("300000", 3), ("1000", 1)])
+    def test_version_1(self, quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cores(6, monkeypatch)
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota + "\n")
+        (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+        assert available_cores(tmp_path) == expected

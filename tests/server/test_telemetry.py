@@ -1,0 +1,112 @@
+import json
+import logging
+import logging.config
+import re
+import sys
+
+import pytest
+
+from server import telemetry
+
+
+def value(sample: str) -> float:
+    """Of one line of the exposition; 0 if it is not there."""
+    text, _ = telemetry.exposition()
+    found = [line for line in text.decode().splitlines() if line.startswith(sample + " ")]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
+def formatted(record: logging.LogRecord) -> dict[str, object]:
+    line = telemetry.JsonFormatter().format(record)
+    assert "\n" not in line
+    entry: dict[str, object] = json.loads(line)
+    return entry
+
+
+def test_counts_predictions_rows_and_disagreements() -> None:
+    labels = 'ensemble="e1",strategy="vote",version="3"'
+    for rows in (2, 5):
+        telemetry.count_prediction(
+            ensemble="e1", version=3, strategy="vote", rows=rows, disagreements={"m1": rows - 1, "m2": 0}
+        )
+    assert value(f"committee_predictions_total{{{labels}}}") == 2
+    assert value(f"committee_rows_total{{{labels}}}") == 7
+    assert value('committee_member_disagreements_total{ensemble="e1",member="m1",version="3"}') == 5
+    assert value('committee_member_disagreements_total{ensemble="e1",member="m2",version="3"}') == 0
+
+
+def test_counts_requests_with_bounded_labels() -> None:
+    for method in ("GET", "PROPFIND", "MKCOL"):
+        telemetry.count_request(route="/r", method=method, status=200, seconds=0.02)
+    assert value('committee_http_requests_total{method="GET",route="/r",status="200"}') == 1
+    assert value('committee_http_requests_total{method="OTHER",route="/r",status="200"}') == 2
+    assert value('committee_http_request_duration_seconds_count{route="/r"}') == 3
+    assert value('committee_http_request_duration_seconds_bucket{le="0.01",route="/r"}') == 0
+    assert value('committee_http_request_duration_seconds_bucket{le="0.025",route="/r"}') == 3
+
+
+def test_counts_errors_and_the_build() -> None:
+    telemetry.count_error("some_code")
+    telemetry.count_build()
+    assert value('committee_errors_total{code="some_code"}') == 1
+    text, media_type = telemetry.exposition()
+    assert re.search(rb'^committee_build_info{version="[0-9.]+"} 1.0$', text, re.MULTILINE)
+    assert media_type.startswith("text/plain")
+
+
+@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 128])
+def test_takes_a_callers_request_id(given: str) -> None:
+    assert telemetry.choose_request_id(given) == given
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a\n", "é", "a/b"])
+def test_makes_a_request_id(given: str | None) -> None:
+    made = telemetry.choose_request_id(given)
+    assert re.fullmatch(r"[0-9a-f]{32}", made)
+    assert telemetry.choose_request_id(given) != made
+
+
+class TestJsonFormatter:
+    def test_one_line_with_the_fields(self) -> None:
+        record = logging.makeLogRecord(
+            {"name": "n", "levelname": "WARNING", "msg": "a %s\nb", "args": ("x",), "created": 0.25, "rows": 3}
+        )
+        entry = formatted(record)
+        assert entry.pop("pid") == record.process
+        assert entry == {
+            "time": "1970-01-01T00:00:00.250+00:00",
+            "level": "warning",
+            "logger": "n",
+            "message": "a x\nb",
+            "rows": 3,
+        }
+
+    def test_tells_the_request(self) -> None:
+        token = telemetry.request_id.set("r-1")
+        try:
+            assert formatted(logging.makeLogRecord({}))["request_id"] == "r-1"
+        finally:
+            telemetry.request_id.reset(token)
+
+    def test_traceback_is_a_field(self) -> None:
+        try:
+            raise KeyError("k")
+        except KeyError:
+            record = logging.makeLogRecord({"msg": "m", "exc_info": sys.exc_info()})
+        assert str(formatted(record)["traceback"]).endswith("KeyError: 'k'")
+
+    def test_survives_what_json_does_not_know(self) -> None:
+        record = logging.makeLogRecord({"msg": "\ud800", "thing": {1}})
+        assert formatted(record)["thing"] == "{1}"
+
+
+@pytest.mark.parametrize(
+    ("level", "servers"),
+    [("debug", "DEBUG"), ("info", "WARNING"), ("warning", "WARNING"), ("error", "ERROR"), ("critical", "CRITICAL")],
+)
+def test_logging_config(level: str, servers: str) -> None:
+    config = telemetry.logging_config(level)
+    assert config["root"]["level"] == level.upper()
+    assert config["loggers"]["gunicorn.error"]["level"] == servers
+    assert config["loggers"]["uvicorn.error"]["level"] == servers
+    assert config["loggers"]["uvicorn.access"]["handlers"] == []
