@@ -57,7 +57,7 @@ def build(
         max_batch_size=max_batch_size,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         classes=dataset.classes,
-        input=dataset.input,
+        inputs=[dataset.input],
         members=[_member(candidate, gate) for gate, candidate in enumerate(candidates)],
         files=list_files(files),
     )
@@ -79,7 +79,7 @@ def build(
     contents = report.make_report(manifest, candidates, fitted, scored, dataset, seed=seed)
     rows = _vector_rows(dataset)
     files |= {
-        VECTORS_FILE: make_vectors(rows, ensemble.run(rows)),
+        VECTORS_FILE: make_vectors(dataset.input.name, rows, ensemble.run(rows)),
         report.REPORT_FILE: report.to_json(contents),
         card.CARD_FILE: card.render(contents).encode(),
     }

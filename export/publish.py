@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -32,10 +33,12 @@ def list_files(files: Mapping[str, bytes]) -> list[FileSpec]:
     ]
 
 
-def make_vectors(rows: NDArray[np.float32], member_probabilities: NDArray[np.float32]) -> bytes:
-    """The bytes of `vectors.npz`: `rows (n, *input.shape)` and what the members answer, `(n_members, n, n_classes)`."""
+def make_vectors(name: str, rows: NDArray[np.float32], member_probabilities: NDArray[np.float32]) -> bytes:
+    """The bytes of `vectors.npz`: under the input's name `rows (n, *input.shape)`, and what the members answer to them,
+    `(n_members, n, n_classes)`."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, inputs=rows, member_probabilities=member_probabilities)
+    arrays: dict[str, Any] = {name: rows, "member_probabilities": member_probabilities}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

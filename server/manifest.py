@@ -76,9 +76,14 @@ class Manifest(Table):
     max_batch_size: Annotated[int, Field(ge=1, le=1 << 16)] = 4096
     """The most rows that one request may hold."""
     classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2)]
-    input: InputSpec
+    inputs: Annotated[list[InputSpec], Field(min_length=1, max_length=1)]
     members: Annotated[list[MemberSpec], Field(min_length=1, max_length=256)]
     files: Annotated[list[FileSpec], Field(min_length=1)]
+
+    @property
+    def input(self) -> InputSpec:
+        """The one input."""
+        return self.inputs[0]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

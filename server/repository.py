@@ -114,8 +114,9 @@ def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
     where = f"{ensemble.where}/{VECTORS_FILE}"
     if VECTORS_FILE not in files:
         raise InvalidRepository(f"{where}: expected test vectors; the manifest lists none")
-    inputs, expected = _read_vectors(files[VECTORS_FILE], where)
-    _check_array(where, "inputs", inputs, (None, *ensemble.manifest.input.shape))
+    spec = ensemble.manifest.input
+    inputs, expected = _read_vectors(files[VECTORS_FILE], spec.name, where)
+    _check_array(where, spec.name, inputs, (None, *spec.shape))
     shape = (len(ensemble.names), len(inputs), len(ensemble.manifest.classes))
     _check_array(where, "member_probabilities", expected, shape)
     if not are_distributions(expected):
@@ -205,16 +206,17 @@ def _read_regular(path: Path, *, limit: int) -> bytes:
         os.close(descriptor)
 
 
-def _read_vectors(data: bytes, where: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _read_vectors(data: bytes, name: str, where: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The rows of the input of this name, and what the members answered to them."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > VECTORS_LIMIT:
                 raise ValueError(f"they decompress to {size} bytes, more than {VECTORS_LIMIT}")
-            return _read_array(archive, "inputs"), _read_array(archive, "member_probabilities")
+            return _read_array(archive, name), _read_array(archive, "member_probabilities")
     except Exception as exc:  # zipfile and numpy raise a dozen kinds over bytes that are no arrays
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise InvalidRepository(f"{where}: expected the arrays inputs and member_probabilities: {reason}") from exc
+        raise InvalidRepository(f"{where}: expected the arrays {name} and member_probabilities: {reason}") from exc
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

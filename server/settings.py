@@ -17,7 +17,8 @@ ENV_PREFIX = "COMMITTEE_"
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Cores that this process may use: its affinity, cut to the quota of its control group (v2, else v1)."""
-    cores = len(os.sched_getaffinity(0))
+    # Not every system lets a process be bound to cores; macOS does not.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return cores if quota is None else max(1, min(cores, int(quota)))
 

@@ -108,12 +108,16 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
+        # Told to stop meanwhile, it does once it has loaded: an import that is cut short would log its traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             super().load_wsgi()
         except InvalidRepository as exc:
             if _is_first_to_fail(self.cfg.worker_tmp_dir):  # the others would say the same
                 logger.critical(str(exc))
             sys.exit(Arbiter.APP_LOAD_ERROR)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     async def callback_notify(self) -> None:
         await super().callback_notify()

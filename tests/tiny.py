@@ -113,7 +113,7 @@ def manifest(n_members: int, *, name: str = "tiny", version: int = 1, **changes:
         "description": "linear members for tests",
         "default_strategy": "average",
         "classes": CLASSES,
-        "input": {"name": "X", "datatype": "FP32", "shape": [N_FEATURES]},
+        "inputs": [{"name": "X", "datatype": "FP32", "shape": [N_FEATURES]}],
         "members": [
             {
                 "name": f"m{k + 1}",
@@ -132,7 +132,7 @@ def manifest(n_members: int, *, name: str = "tiny", version: int = 1, **changes:
 
 def vectors(x: NDArray[np.float32], member_probabilities: NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, inputs=x, member_probabilities=member_probabilities)
+    np.savez(buffer, X=x, member_probabilities=member_probabilities)
     return buffer.getvalue()
 
 

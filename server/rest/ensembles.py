@@ -60,7 +60,7 @@ def _describe(engine: Engine, ensemble: Ensemble) -> schemas.EnsembleDescription
         created=manifest.created,
         task=manifest.task,
         classes=manifest.classes,
-        input=manifest.input.model_dump(),
+        inputs=[spec.model_dump() for spec in manifest.inputs],
         max_batch_size=manifest.max_batch_size,
         default_strategy=manifest.default_strategy,
         strategies={

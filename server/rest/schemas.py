@@ -190,7 +190,7 @@ class EnsembleDescription(_Model):
     created: str
     task: str
     classes: list[str]
-    input: InputDescription
+    inputs: list[InputDescription]
     max_batch_size: Annotated[int, Field(description="The most rows that a request may hold.")]
     default_strategy: str
     strategies: dict[str, StrategyDescription]

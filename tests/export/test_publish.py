@@ -15,7 +15,7 @@ N = 2
 def _files() -> dict[str, bytes]:
     files = {f"m{k + 1}.onnx": tiny.linear_member(w) for k, w in enumerate(tiny.coefficients(N))}
     x = tiny.rows(8)
-    return {**files, VECTORS_FILE: make_vectors(x, tiny.answers(x, N)), "README.md": b"# tiny\n"}
+    return {**files, VECTORS_FILE: make_vectors("X", x, tiny.answers(x, N)), "README.md": b"# tiny\n"}
 
 
 def _manifest(files: dict[str, bytes], version: int = 1) -> Manifest:
@@ -55,7 +55,7 @@ def test_a_published_version_is_never_changed(tmp_path: Path) -> None:
 def test_what_does_not_verify_is_not_published(tmp_path: Path, fault: str) -> None:
     files = _files()
     if fault == "vectors":
-        files[VECTORS_FILE] = make_vectors(tiny.rows(8), tiny.answers(tiny.rows(8, seed=5), N))
+        files[VECTORS_FILE] = make_vectors("X", tiny.rows(8), tiny.answers(tiny.rows(8, seed=5), N))
     if fault == "graph":
         files["m1.onnx"] = b"no graph"
     manifest = _manifest(files)

@@ -251,15 +251,15 @@ RIGHT = (FLOAT, ["n", 3])
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
-        (identity(RIGHT, RIGHT), {"input": {"name": "Z", "shape": [3]}}, "expected an input 'Z', got ['X']"),
+        (identity(RIGHT, RIGHT), {"inputs": [{"name": "Z", "shape": [3]}]}, "expected an input 'Z', got ['X']"),
         (
             identity(RIGHT, RIGHT),
-            {"input": {"name": "X", "shape": [4]}},
+            {"inputs": [{"name": "X", "shape": [4]}]},
             "expected 'X' to be tensor(float) of shape [n, 4], got tensor(float) of shape [n, 3]",
         ),
         (
             identity(RIGHT, RIGHT),
-            {"input": {"name": "X", "shape": [3, 1]}},
+            {"inputs": [{"name": "X", "shape": [3, 1]}]},
             "expected 'X' to be tensor(float) of shape [n, 3, 1], got tensor(float) of shape [n, 3]",
         ),
         (
@@ -298,7 +298,7 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
     with pytest.raises(InvalidRepository) as caught:
         build(
             {"m1.onnx": data},
-            **{"members": [{"name": "m1", "file": "m1.onnx"}], "input": {"name": "X", "shape": [3]}, **changes},
+            **{"members": [{"name": "m1", "file": "m1.onnx"}], "inputs": [{"name": "X", "shape": [3]}], **changes},
         )
     assert caught.value.message.startswith("models/tiny/1/m1.onnx: member 'm1': ")
     assert message in caught.value.message
@@ -306,7 +306,7 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
 
 def test_dimensions_that_a_graph_leaves_free_are_let_through() -> None:
     data = identity((FLOAT, ["n", "features"]), (FLOAT, ["n", "classes"]))
-    ensemble = build({"m1.onnx": data}, [{"name": "m1", "file": "m1.onnx"}], input={"name": "X", "shape": [3]})
+    ensemble = build({"m1.onnx": data}, [{"name": "m1", "file": "m1.onnx"}], inputs=[{"name": "X", "shape": [3]}])
     x = np.full((2, 3), 1 / 3, dtype=np.float32)
     assert_array_equal(ensemble.run(x)[0], x)
     with pytest.raises(MemberFailed, match=r"expected probabilities of shape \(2, 3\), got \(2, 4\)"):

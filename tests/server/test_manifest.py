@@ -50,7 +50,7 @@ def test_what_a_manifest_leaves_out_has_a_default() -> None:
     for member in document["members"]:
         for key in ("framework", "weights", "temperature", "cost_us"):
             del member[key]
-    del document["input"]["datatype"]
+    del document["inputs"][0]["datatype"]
     manifest = parse(document)
     assert (manifest.format, manifest.default_strategy, manifest.max_batch_size) == (1, "average", 4096)
     assert manifest.input.datatype == "FP32"
@@ -138,7 +138,7 @@ def drop(key: str) -> Callable[[Contents], None]:
 
 
 def change_input(**changes: Any) -> Callable[[Contents], None]:
-    return lambda document: document["input"].update(changes)
+    return lambda document: document["inputs"][0].update(changes)
 
 
 def change_member(index: int, **changes: Any) -> Callable[[Contents], None]:
@@ -174,19 +174,19 @@ FAULTS: list[tuple[Callable[[Contents], None], str, str]] = [
     (change(classes=["red"]), "classes", "at least 2 items"),
     (change(classes=["red", 2, "blue"]), "classes[1]", "valid string, got 2"),
     (change(classes=["red", "green", "red"]), "classes", "'red' is named more than once"),
-    (change(input="X"), "input", "got 'X'"),
-    (change_input(name="a.b"), "input.name", "match pattern"),
-    (change_input(datatype="UINT8"), "input.datatype", "should be 'FP32', got 'UINT8'"),
-    (change_input(shape=[]), "input.shape", "at least 1 item"),
-    (change_input(shape=[1] * 9), "input.shape", "at most 8 items"),
-    (change_input(shape=[28, 0]), "input.shape[1]", "greater than or equal to 1, got 0"),
-    (change_input(shape=[-1]), "input.shape[0]", "greater than or equal to 1, got -1"),
-    (change_input(shape=[4.0]), "input.shape[0]", "valid integer, got 4.0"),
-    (change_input(shape=["4"]), "input.shape[0]", "valid integer, got '4'"),
-    (change_input(shape=4), "input.shape", "valid list, got 4"),
-    (change_input(shape=[(1 << 20) + 1]), "input.shape[0]", "less than or equal to 1048576"),
-    (change_input(low=NAN), "input.low", "finite number, got nan"),
-    (change_input(high=INFINITY), "input.high", "finite number, got inf"),
+    (change(inputs="X"), "inputs", "got 'X'"),
+    (change_input(name="a.b"), "inputs[0].name", "match pattern"),
+    (change_input(datatype="UINT8"), "inputs[0].datatype", "should be 'FP32', got 'UINT8'"),
+    (change_input(shape=[]), "inputs[0].shape", "at least 1 item"),
+    (change_input(shape=[1] * 9), "inputs[0].shape", "at most 8 items"),
+    (change_input(shape=[28, 0]), "inputs[0].shape[1]", "greater than or equal to 1, got 0"),
+    (change_input(shape=[-1]), "inputs[0].shape[0]", "greater than or equal to 1, got -1"),
+    (change_input(shape=[4.0]), "inputs[0].shape[0]", "valid integer, got 4.0"),
+    (change_input(shape=["4"]), "inputs[0].shape[0]", "valid integer, got '4'"),
+    (change_input(shape=4), "inputs[0].shape", "valid list, got 4"),
+    (change_input(shape=[(1 << 20) + 1]), "inputs[0].shape[0]", "less than or equal to 1048576"),
+    (change_input(low=NAN), "inputs[0].low", "finite number, got nan"),
+    (change_input(high=INFINITY), "inputs[0].high", "finite number, got inf"),
     (change(members=[]), "members", "at least 1 item"),
     (change_member(1, name="m1"), "members", "'m1' is named more than once"),
     (change_member(1, colour="red"), "members[1].colour", "not permitted"),

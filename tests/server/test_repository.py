@@ -482,52 +482,52 @@ def with_cell(value: float, array: NDArray[np.float32]) -> NDArray[np.float32]:
     return changed
 
 
-NO_ARRAYS = "expected the arrays inputs and member_probabilities: "
-INPUTS = "expected inputs to be float32 of shape (n, 4), got "
+NO_ARRAYS = "expected the arrays X and member_probabilities: "
+INPUTS = "expected X to be float32 of shape (n, 4), got "
 ANSWERS = "expected member_probabilities to be float32 of shape (2, 8, 3), got "
 DISTRIBUTIONS = "expected member_probabilities to be distributions over the classes"
 VECTORS: list[tuple[str, bytes, str]] = [
     ("empty", b"", NO_ARRAYS),
     ("garbage", b"garbage", NO_ARRAYS),
-    ("a pickle", pickle.dumps({"inputs": X, "member_probabilities": P}), NO_ARRAYS),
+    ("a pickle", pickle.dumps({"X": X, "member_probabilities": P}), NO_ARRAYS),
     ("one array", npy(X), NO_ARRAYS),
-    ("cut", npz(inputs=X, member_probabilities=P)[:-30], NO_ARRAYS),
+    ("cut", npz(X=X, member_probabilities=P)[:-30], NO_ARRAYS),
     ("no array", npz(), NO_ARRAYS),
     ("no inputs", npz(member_probabilities=P), NO_ARRAYS),
-    ("no probabilities", npz(inputs=X), NO_ARRAYS),
+    ("no probabilities", npz(X=X), NO_ARRAYS),
     ("other names", npz(x=X, y=P), NO_ARRAYS),
-    ("pickled inputs", npz(inputs=np.array([{}], dtype=object), member_probabilities=P), NO_ARRAYS),
-    ("pickled answers", npz(inputs=X, member_probabilities=np.array([{}], dtype=object)), NO_ARRAYS),
-    ("entries that are no arrays", archive(inputs=b"garbage", member_probabilities=b""), NO_ARRAYS),
-    ("a cut entry", archive(inputs=npy(X)[:-1], member_probabilities=npy(P)), NO_ARRAYS),
-    ("a vast claim", archive(inputs=claiming("(1099511627776, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a claim past 64 bits", archive(inputs=claiming("(10**30, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a large claim", archive(inputs=claiming("(100000000, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a negative claim", archive(inputs=claiming("(-1, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a header that is code", archive(inputs=claiming("print()"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a long header", archive(inputs=claiming(f"({'1,' * 20_000})"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("scalar inputs", npz(inputs=np.array(1, dtype=np.float32), member_probabilities=P), f"{INPUTS}float32 ()"),
-    ("no rows", npz(inputs=X[:0], member_probabilities=P[:, :0]), f"{INPUTS}float32 (0, 4)"),
-    ("a flat row", npz(inputs=X[0], member_probabilities=P), f"{INPUTS}float32 (4,)"),
-    ("other features", npz(inputs=X[:, :3], member_probabilities=P), f"{INPUTS}float32 (8, 3)"),
-    ("deep inputs", npz(inputs=X[:, :, None], member_probabilities=P), f"{INPUTS}float32 (8, 4, 1)"),
-    ("double inputs", npz(inputs=X.astype(np.float64), member_probabilities=P), f"{INPUTS}float64"),
-    ("whole inputs", npz(inputs=X.astype(np.int64), member_probabilities=P), f"{INPUTS}int64"),
-    ("inputs in words", npz(inputs=X.astype(np.str_), member_probabilities=P), f"{INPUTS}<U"),
-    ("scalar answers", npz(inputs=X, member_probabilities=np.array(1, dtype=np.float32)), f"{ANSWERS}float32 ()"),
-    ("fewer members", npz(inputs=X, member_probabilities=P[:1]), f"{ANSWERS}float32 (1, 8, 3)"),
-    ("fewer rows", npz(inputs=X, member_probabilities=P[:, 1:]), f"{ANSWERS}float32 (2, 7, 3)"),
-    ("fewer classes", npz(inputs=X, member_probabilities=P[:, :, 1:]), f"{ANSWERS}float32 (2, 8, 2)"),
-    ("answers in words", npz(inputs=X, member_probabilities=P.astype(np.str_)), f"{ANSWERS}<U"),
-    ("complex answers", npz(inputs=X, member_probabilities=P.astype(np.complex64)), f"{ANSWERS}complex64"),
-    ("NaN in the answers", npz(inputs=X, member_probabilities=with_cell(NAN, P)), DISTRIBUTIONS),
-    ("infinity in the answers", npz(inputs=X, member_probabilities=with_cell(INFINITY, P)), DISTRIBUTIONS),
-    ("minus infinity in the answers", npz(inputs=X, member_probabilities=with_cell(-INFINITY, P)), DISTRIBUTIONS),
-    ("a negative answer", npz(inputs=X, member_probabilities=with_cell(-0.5, P)), DISTRIBUTIONS),
-    ("sums above one", npz(inputs=X, member_probabilities=P * np.float32(1.01)), DISTRIBUTIONS),
-    ("NaN in the inputs", npz(inputs=with_cell(NAN, X), member_probabilities=P), "replaying it failed: "),
-    ("other members' answers", npz(inputs=X, member_probabilities=P[::-1]), "member 'm1', row "),
-    ("other rows' answers", npz(inputs=X[::-1], member_probabilities=P), "member 'm"),
+    ("pickled inputs", npz(X=np.array([{}], dtype=object), member_probabilities=P), NO_ARRAYS),
+    ("pickled answers", npz(X=X, member_probabilities=np.array([{}], dtype=object)), NO_ARRAYS),
+    ("entries that are no arrays", archive(X=b"garbage", member_probabilities=b""), NO_ARRAYS),
+    ("a cut entry", archive(X=npy(X)[:-1], member_probabilities=npy(P)), NO_ARRAYS),
+    ("a vast claim", archive(X=claiming("(1099511627776, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a claim past 64 bits", archive(X=claiming("(10**30, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a large claim", archive(X=claiming("(100000000, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a negative claim", archive(X=claiming("(-1, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a header that is code", archive(X=claiming("print()"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("a long header", archive(X=claiming(f"({'1,' * 20_000})"), member_probabilities=npy(P)), NO_ARRAYS),
+    ("scalar inputs", npz(X=np.array(1, dtype=np.float32), member_probabilities=P), f"{INPUTS}float32 ()"),
+    ("no rows", npz(X=X[:0], member_probabilities=P[:, :0]), f"{INPUTS}float32 (0, 4)"),
+    ("a flat row", npz(X=X[0], member_probabilities=P), f"{INPUTS}float32 (4,)"),
+    ("other features", npz(X=X[:, :3], member_probabilities=P), f"{INPUTS}float32 (8, 3)"),
+    ("deep inputs", npz(X=X[:, :, None], member_probabilities=P), f"{INPUTS}float32 (8, 4, 1)"),
+    ("double inputs", npz(X=X.astype(np.float64), member_probabilities=P), f"{INPUTS}float64"),
+    ("whole inputs", npz(X=X.astype(np.int64), member_probabilities=P), f"{INPUTS}int64"),
+    ("inputs in words", npz(X=X.astype(np.str_), member_probabilities=P), f"{INPUTS}<U"),
+    ("scalar answers", npz(X=X, member_probabilities=np.array(1, dtype=np.float32)), f"{ANSWERS}float32 ()"),
+    ("fewer members", npz(X=X, member_probabilities=P[:1]), f"{ANSWERS}float32 (1, 8, 3)"),
+    ("fewer rows", npz(X=X, member_probabilities=P[:, 1:]), f"{ANSWERS}float32 (2, 7, 3)"),
+    ("fewer classes", npz(X=X, member_probabilities=P[:, :, 1:]), f"{ANSWERS}float32 (2, 8, 2)"),
+    ("answers in words", npz(X=X, member_probabilities=P.astype(np.str_)), f"{ANSWERS}<U"),
+    ("complex answers", npz(X=X, member_probabilities=P.astype(np.complex64)), f"{ANSWERS}complex64"),
+    ("NaN in the answers", npz(X=X, member_probabilities=with_cell(NAN, P)), DISTRIBUTIONS),
+    ("infinity in the answers", npz(X=X, member_probabilities=with_cell(INFINITY, P)), DISTRIBUTIONS),
+    ("minus infinity in the answers", npz(X=X, member_probabilities=with_cell(-INFINITY, P)), DISTRIBUTIONS),
+    ("a negative answer", npz(X=X, member_probabilities=with_cell(-0.5, P)), DISTRIBUTIONS),
+    ("sums above one", npz(X=X, member_probabilities=P * np.float32(1.01)), DISTRIBUTIONS),
+    ("NaN in the inputs", npz(X=with_cell(NAN, X), member_probabilities=P), "replaying it failed: "),
+    ("other members' answers", npz(X=X, member_probabilities=P[::-1]), "member 'm1', row "),
+    ("other rows' answers", npz(X=X[::-1], member_probabilities=P), "member 'm"),
 ]
 
 
@@ -547,7 +547,7 @@ def test_vectors_that_decompress_to_more_than_a_limit_are_refused_unread(root: P
     buffer, zeros = io.BytesIO(), b"\0" * (1 << 20)
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         file.writestr("member_probabilities.npy", npy(P))
-        with file.open("inputs.npy", "w", force_zip64=True) as entry:
+        with file.open("X.npy", "w", force_zip64=True) as entry:
             entry.write(claiming(f"({VECTORS_LIMIT // 16}, 4)")[:-16])
             for _ in range(VECTORS_LIMIT >> 20):
                 entry.write(zeros)
@@ -558,7 +558,7 @@ def test_vectors_that_decompress_to_more_than_a_limit_are_refused_unread(root: P
 
 def test_compressed_vectors_are_read(root: Path) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, inputs=X, member_probabilities=P)
+    np.savez_compressed(buffer, X=X, member_probabilities=P)
     write(root, vectors=buffer.getvalue())
     assert Repository.load(root).names() == ["tiny"]
 
