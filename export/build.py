@@ -23,6 +23,7 @@ from export.publish import list_files, make_vectors, next_version, publish
 from server.ensemble import Ensemble
 from server.fusion import STRATEGIES, Fused, fuse
 from server.manifest import VECTORS_FILE, Manifest, MemberSpec
+from server.rows import Rows, is_table
 
 PACKED_FILE = "ensemble.onnx"
 BATCH = 64
@@ -47,8 +48,8 @@ def build(
     Raises PackingError or PublishError; then nothing is published.
     """
     models = {candidate.name: candidate.model for candidate in candidates}
-    packed = pack(models, dataset.input, len(dataset.classes))
-    check_packed(packed, models, dataset.input, dataset.validation.x[:N_PROOF_ROWS])
+    packed = pack(models, dataset.inputs, len(dataset.classes))
+    check_packed(packed, models, dataset.validation.x[:N_PROOF_ROWS])
     files = {PACKED_FILE: packed.SerializeToString()}
     draft = Manifest(
         name=name,
@@ -57,7 +58,7 @@ def build(
         max_batch_size=max_batch_size,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         classes=dataset.classes,
-        inputs=[dataset.input],
+        inputs=dataset.inputs,
         members=[_member(candidate, gate) for gate, candidate in enumerate(candidates)],
         files=list_files(files),
     )
@@ -79,20 +80,20 @@ def build(
     contents = report.make_report(manifest, candidates, fitted, scored, dataset, seed=seed)
     rows = _vector_rows(dataset)
     files |= {
-        VECTORS_FILE: make_vectors(dataset.input.name, rows, ensemble.run(rows)),
+        VECTORS_FILE: make_vectors(dataset.inputs, rows, ensemble.run(rows)),
         report.REPORT_FILE: report.to_json(contents),
         card.CARD_FILE: card.render(contents).encode(),
     }
     return publish(out, manifest.model_copy(update={"files": list_files(files)}), files)
 
 
-def predict(ensemble: Ensemble, rows: NDArray[np.float32], progress: Progress, what: str) -> NDArray[np.float32]:
+def predict(ensemble: Ensemble, rows: Rows, progress: Progress, what: str) -> NDArray[np.float32]:
     """What the members answer, `(n_members, n, n_classes)`, in batches of `BATCH`."""
     batches = progress.track([rows[start : start + BATCH] for start in range(0, len(rows), BATCH)], description=what)
     return np.concatenate([ensemble.run(batch) for batch in batches], axis=1)
 
 
-def measure_costs(ensemble: Ensemble, rows: NDArray[np.float32], *, repeats: int = 30) -> list[float]:
+def measure_costs(ensemble: Ensemble, rows: Rows, *, repeats: int = 30) -> list[float]:
     """Microseconds a row of each member alone, on these rows as one batch: the median of `repeats` calls."""
     costs = []
     for member in range(len(ensemble.names)):
@@ -128,8 +129,9 @@ def _member(candidate: Candidate, gate: int) -> MemberSpec:
     )
 
 
-def _vector_rows(dataset: Dataset) -> NDArray[np.float32]:
-    """Real rows of the validation split, and two that no photograph is: all lowest, all highest."""
-    low, high = dataset.input.low or 0.0, dataset.input.high or 1.0
-    row = dataset.validation.x[:1]
-    return np.concatenate([dataset.validation.x[:N_VECTORS], np.full_like(row, low), np.full_like(row, high)])
+def _vector_rows(dataset: Dataset) -> Rows:
+    """Real rows of the validation split, and, of bounded numbers, two that no photograph is: all low, all high."""
+    rows, spec = dataset.validation.x[:N_VECTORS], dataset.inputs[0]
+    if is_table(dataset.inputs) or spec.low is None or spec.high is None:
+        return rows
+    return np.concatenate([rows, np.full_like(rows[:1], spec.low), np.full_like(rows[:1], spec.high)])

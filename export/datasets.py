@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from export.errors import CorruptDataset, DatasetNotFound
 from server.manifest import InputSpec
+from server.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """Rows and their labels.
 
-    `x` is `(n, *shape)` float32, values as the dataset gives them (pixels 0 to 255 for images); `y` is `(n,)` int64,
-    indices into the dataset's classes.
+    `x` are rows as `server.rows` has them, `(n, *shape)` float32 or a table's, with values as the dataset gives them
+    (pixels 0 to 255 for images); `y` is `(n,)` int64, indices into the dataset's classes.
     """
 
-    x: NDArray[np.float32]
+    x: Rows
     y: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -36,11 +37,16 @@ class Dataset:
 
     name: str
     classes: list[str]
-    input: InputSpec
+    inputs: list[InputSpec]
     train: Split
     validation: Split
     calibration: Split
     test: Split
+
+    @property
+    def input(self) -> InputSpec:
+        """The one input of a dataset that is no table."""
+        return self.inputs[0]
 
 
 def load_dataset(name: str, *, seed: int, folder: Path | None = None) -> Dataset:
@@ -83,7 +89,7 @@ def load_digits(seed: int, folder: Path | None = None) -> Dataset:
     return Dataset(
         name="digits",
         classes=[str(digit) for digit in bunch.target_names],
-        input=InputSpec(name="image", shape=[8, 8, 1], low=0.0, high=16.0),
+        inputs=[InputSpec(name="image", shape=[8, 8, 1], low=0.0, high=16.0)],
         train=Split(x[train], y[train]),
         validation=Split(x[validation], y[validation]),
         calibration=Split(x[calibration], y[calibration]),
@@ -135,7 +141,7 @@ def load_fashion_mnist(seed: int, folder: Path | None = None) -> Dataset:
     return Dataset(
         name="fashion_mnist",
         classes=list(FASHION_CLASSES),
-        input=InputSpec(name="image", shape=[28, 28, 1], low=0.0, high=255.0),
+        inputs=[InputSpec(name="image", shape=[28, 28, 1], low=0.0, high=255.0)],
         train=Split(x[train], y[train]),
         validation=Split(x[validation], y[validation]),
         calibration=Split(x[calibration], y[calibration]),

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from export.errors import PublishError
 from server.errors import InvalidRepository
-from server.manifest import MANIFEST_FILE, FileSpec, Manifest
+from server.manifest import MANIFEST_FILE, FileSpec, InputSpec, Manifest
 from server.repository import load_version
+from server.rows import Rows, split_rows
 
 
 def next_version(out: Path, name: str) -> int:
@@ -33,11 +34,16 @@ def list_files(files: Mapping[str, bytes]) -> list[FileSpec]:
     ]
 
 
-def make_vectors(name: str, rows: NDArray[np.float32], member_probabilities: NDArray[np.float32]) -> bytes:
-    """The bytes of `vectors.npz`: under the input's name `rows (n, *input.shape)`, and what the members answer to them,
-    `(n_members, n, n_classes)`."""
+def make_vectors(inputs: Sequence[InputSpec], rows: Rows, member_probabilities: NDArray[np.float32]) -> bytes:
+    """The bytes of `vectors.npz`: the rows, an array `(n, *shape)` an input under its name, and what the members answer
+    to them, `(n_members, n, n_classes)`."""
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: rows, "member_probabilities": member_probabilities}
+    tensors = split_rows(rows, [spec.name for spec in inputs])
+    # Text of a fixed width: an array of Python's strings would be a pickle.
+    arrays: dict[str, Any] = {
+        name: tensor.astype(np.str_) if tensor.dtype == object else tensor for name, tensor in tensors.items()
+    }
+    arrays["member_probabilities"] = member_probabilities
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from server.errors import InvalidRepository, MemberFailed
 from server.fusion import STRATEGIES
 from server.manifest import GATES_INPUT, REPORT_FILE, InputSpec, Manifest, MemberSpec
+from server.rows import Rows, split_rows
 from server.session import Session, TensorSpec
 
+TYPES = {"FP32": "tensor(float)", "BYTES": "tensor(string)"}
+"""By datatype: ONNX Runtime's word for it."""
 SUM_TOLERANCE = 1e-3
 """How far a member's probabilities may sum from 1, and one of them lie below 0: some converters leave it at that."""
 
@@ -40,11 +43,12 @@ class Ensemble:
         """The manifest's weights `(n_members,)` for a strategy; all ones for one that is not fitted."""
         return self._weights[strategy]
 
-    def run(self, rows: NDArray[np.float32], members: Sequence[int] | None = None) -> NDArray[np.float32]:
+    def run(self, rows: Rows, members: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Probabilities `(len(members), n_samples, n_classes)` of these members, all by default, in this order.
 
-        `rows` is `(n_samples, *input.shape)`. A member that is not asked for costs nothing. Raises MemberFailed if a
-        graph raises, or answers another shape or something that is no distribution.
+        `rows` is `(n_samples, *shape)`, or a table's `(n_samples,)`; see `server.rows`. A member that is not asked for
+        costs nothing. Raises MemberFailed if a graph raises, or answers another shape or something that is no
+        distribution.
         """
         chosen = range(len(self.names)) if members is None else members
         answer = np.empty((len(chosen), len(rows), len(self.manifest.classes)), dtype=np.float32)
@@ -73,7 +77,7 @@ class _Graph:
 
     def __init__(self, manifest: Manifest, name: str, data: bytes, where: str, threads: int) -> None:
         self._session = Session(data, where=where, threads=threads)
-        self._input = manifest.input.name
+        self._inputs = [spec.name for spec in manifest.inputs if spec.name in self._session.inputs]
         self._members = {index: spec for index, spec in enumerate(manifest.members) if spec.file == name}
         for spec in self._members.values():
             _check_contract(spec, manifest, self._session)
@@ -81,12 +85,12 @@ class _Graph:
         gated = next(iter(self._members.values())).gate is not None
         self._n_gates = _n_gates(self._session) if gated else None
 
-    def run(self, rows: NDArray[np.float32], chosen: Sequence[int], answer: NDArray[np.float32]) -> None:
+    def run(self, rows: Rows, chosen: Sequence[int], answer: NDArray[np.float32]) -> None:
         """Run those of the `chosen` members that are in this file, and write what they answer to their places."""
         wanted = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
         if not wanted:
             return
-        feeds: dict[str, NDArray[Any]] = {self._input: rows}
+        feeds = split_rows(rows, self._inputs)
         expected = answer.shape[1:]
         if self._n_gates is not None:
             gates = feeds[GATES_INPUT] = np.zeros(self._n_gates, dtype=np.bool_)
@@ -120,7 +124,7 @@ def _n_gates(session: Session) -> int:
 def _check_contract(member: MemberSpec, manifest: Manifest, session: Session) -> None:
     """Raise InvalidRepository unless the session's tensors are what the manifest promises for this member."""
     where = f"{session.where}: member {member.name!r}"
-    _check_inputs(where, manifest.input, member, session)
+    _check_inputs(where, manifest.inputs, member, session)
     output = session.outputs.get(member.output)
     if output is None:
         raise InvalidRepository(f"{where}: expected an output {member.output!r}, got {sorted(session.outputs)}")
@@ -128,20 +132,26 @@ def _check_contract(member: MemberSpec, manifest: Manifest, session: Session) ->
     _check_tensor(where, output, "tensor(float)", (*n_gates, None, len(manifest.classes)))
 
 
-def _check_inputs(where: str, spec: InputSpec, member: MemberSpec, session: Session) -> None:
+def _check_inputs(where: str, specs: Sequence[InputSpec], member: MemberSpec, session: Session) -> None:
     inputs = dict(session.inputs)
-    rows = inputs.pop(spec.name, None)
-    if rows is None:
-        raise InvalidRepository(f"{where}: expected an input {spec.name!r}, got {sorted(session.inputs)}")
-    _check_tensor(where, rows, "tensor(float)", (None, *spec.shape))
+    for spec in specs:
+        if (tensor := inputs.pop(spec.name, None)) is not None:
+            _check_tensor(where, tensor, TYPES[spec.datatype], (None, *spec.shape))
     if member.gate is not None:
         gates = inputs.pop(GATES_INPUT, None) or session.optional_inputs.get(GATES_INPUT)
         if gates is None or gates.type != "tensor(bool)" or len(gates.shape) != 1 or gates.shape[0] is None:
             raise InvalidRepository(f"{where}: has a gate, but the graph has no input {GATES_INPUT!r} of booleans")
         if member.gate >= gates.shape[0]:
             raise InvalidRepository(f"{where}: gate {member.gate} is not below the graph's {gates.shape[0]} gates")
+    names = [spec.name for spec in specs]
+    if session.inputs.keys().isdisjoint(names):
+        raise InvalidRepository(f"{where}: expected {_one_of(names)}, got {sorted(session.inputs)}")
     if inputs:
         raise InvalidRepository(f"{where}: the graph wants inputs that nobody gives: {sorted(inputs)}")
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"an input {names[0]!r}" if len(names) == 1 else f"some of the inputs {', '.join(names)}"
 
 
 def _check_tensor(where: str, tensor: TensorSpec, type_: str, shape: tuple[int | None, ...]) -> None:

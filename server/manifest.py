@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from server.errors import InvalidRepository
 from server.toml import Table, first_repeated, parse_toml
@@ -14,25 +14,60 @@ REPORT_FILE = "report.json"
 GATES_INPUT = "members"
 """The boolean input `(n_members,)` of a packed graph: which members are to run."""
 
+RESERVED_INPUTS = frozenset({GATES_INPUT, "weights", "member_probabilities", "probabilities"})
+"""Names that tensors of a packed graph, or arrays of the test vectors, have already."""
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_INPUTS:
+        raise ValueError(f"expected a name other than {', '.join(sorted(RESERVED_INPUTS))}")
+    return name
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+InputName = Annotated[
+    str,
+    # Columns have names like `hours per week`, tensors like `input.1`; `/` would be a folder among the test vectors.
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f/\\]{1,128}$"),
+    AfterValidator(_not_reserved),
+]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class InputSpec(Table):
-    """The one input that all members share: a batch of rows of this shape.
+    """An input that the members share: numbers of this shape a row, or a piece of text.
 
-    For images the values are raw pixels, 0 to 255: scaling is each member's own affair, inside its graph.
+    An ensemble of images or vectors has one, and a row is an array. A table has one a column, and a row is an object
+    with a value for each. For images the values are raw pixels, 0 to 255: scaling is each member's own affair, inside
+    its graph.
     """
 
-    name: Name
-    datatype: Literal["FP32"] = "FP32"
+    name: InputName
+    datatype: Literal["FP32", "BYTES"] = "FP32"
+    """`BYTES` is text, as in the Open Inference Protocol."""
     shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 20)]], Field(min_length=1, max_length=8)]
-    """Of one row, without the batch dimension."""
+    """Of one row, without the batch dimension; `[1]` for a column."""
     low: Annotated[float | None, Field(allow_inf_nan=False)] = None
     high: Annotated[float | None, Field(allow_inf_nan=False)] = None
-    """The domain, ends included; a request with a value outside it is refused. None: no bound on that side."""
+    """The domain of numbers, ends included; a value outside it is refused. None: no bound on that side."""
+    missing: bool = False
+    """Whether a value may be missing: `null`. The graphs then read NaN, or empty text."""
+    categories: Annotated[list[str] | None, Field(min_length=1, max_length=10_000)] = None
+    """The values that text can have, as seen in training; None if it is free."""
+    unknown: Literal["refuse", "accept"] = "refuse"
+    """What becomes of text that is not among the categories; accepted, the members treat it as they were trained to."""
+
+    @model_validator(mode="after")
+    def _fits_its_datatype(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"expected low below high, got {self.low} and {self.high}")
+        if self.datatype == "BYTES" and (self.low, self.high, self.shape) != (None, None, [1]):
+            raise ValueError(f"text has shape [1], and neither low nor high; got {self.shape}, {self.low}, {self.high}")
+        if self.datatype == "FP32" and self.categories is not None:
+            raise ValueError("categories are of text, got some for numbers")
+        return self
 
 
 class MemberSpec(Table):
@@ -76,27 +111,20 @@ class Manifest(Table):
     max_batch_size: Annotated[int, Field(ge=1, le=1 << 16)] = 4096
     """The most rows that one request may hold."""
     classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2)]
-    inputs: Annotated[list[InputSpec], Field(min_length=1, max_length=1)]
+    inputs: Annotated[list[InputSpec], Field(min_length=1, max_length=4096)]
     members: Annotated[list[MemberSpec], Field(min_length=1, max_length=256)]
     files: Annotated[list[FileSpec], Field(min_length=1)]
-
-    @property
-    def input(self) -> InputSpec:
-        """The one input."""
-        return self.inputs[0]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for what, values in (
             ("classes", self.classes),
+            ("inputs", [spec.name for spec in self.inputs]),
             ("members", [member.name for member in self.members]),
             ("files", [file.name for file in self.files]),
         ):
             if twice := first_repeated(values):
                 raise ValueError(f"{what}: {twice!r} is named more than once")
-        low, high = self.input.low, self.input.high
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"input: expected low below high, got {low} and {high}")
         listed = {file.name for file in self.files}
         for member in self.members:
             if member.file not in listed:

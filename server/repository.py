@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from server.ensemble import Ensemble, are_distributions
 from server.errors import InvalidRepository, MemberFailed, NotFound
 from server.fusion import STRATEGIES
-from server.manifest import MANIFEST_FILE, NAME_PATTERN, VECTORS_FILE, Manifest, parse_manifest
+from server.manifest import MANIFEST_FILE, NAME_PATTERN, VECTORS_FILE, InputSpec, Manifest, parse_manifest
+from server.rows import join_tensors
 
 Versions = Literal["latest", "all"] | frozenset[int]
 
@@ -114,15 +115,18 @@ def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
     where = f"{ensemble.where}/{VECTORS_FILE}"
     if VECTORS_FILE not in files:
         raise InvalidRepository(f"{where}: expected test vectors; the manifest lists none")
-    spec = ensemble.manifest.input
-    inputs, expected = _read_vectors(files[VECTORS_FILE], spec.name, where)
-    _check_array(where, spec.name, inputs, (None, *spec.shape))
-    shape = (len(ensemble.names), len(inputs), len(ensemble.manifest.classes))
+    specs = ensemble.manifest.inputs
+    tensors, expected = _read_vectors(files[VECTORS_FILE], specs, where)
+    for spec in specs:
+        n_rows = None if spec is specs[0] else len(tensors[specs[0].name])
+        _check_array(where, spec.name, tensors[spec.name], (n_rows, *spec.shape), spec.datatype)
+    rows = join_tensors(tensors, specs)
+    shape = (len(ensemble.names), len(rows), len(ensemble.manifest.classes))
     _check_array(where, "member_probabilities", expected, shape)
     if not are_distributions(expected):
         raise InvalidRepository(f"{where}: expected member_probabilities to be distributions over the classes")
     try:
-        answered = ensemble.run(inputs)
+        answered = ensemble.run(rows)
     except MemberFailed as exc:
         raise InvalidRepository(f"{where}: replaying it failed: {exc}") from exc
     off = np.abs(answered - expected)
@@ -206,17 +210,22 @@ def _read_regular(path: Path, *, limit: int) -> bytes:
         os.close(descriptor)
 
 
-def _read_vectors(data: bytes, name: str, where: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The rows of the input of this name, and what the members answered to them."""
+def _read_vectors(
+    data: bytes, specs: Sequence[InputSpec], where: str
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+    """The recorded tensors, by input, and what the members answered to them."""
+    names = [spec.name for spec in specs]
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > VECTORS_LIMIT:
                 raise ValueError(f"they decompress to {size} bytes, more than {VECTORS_LIMIT}")
-            return _read_array(archive, name), _read_array(archive, "member_probabilities")
+            tensors = {name: _read_array(archive, name) for name in names}
+            return tensors, _read_array(archive, "member_probabilities")
     except Exception as exc:  # zipfile and numpy raise a dozen kinds over bytes that are no arrays
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise InvalidRepository(f"{where}: expected the arrays {name} and member_probabilities: {reason}") from exc
+        wanted = ", ".join(names)
+        raise InvalidRepository(f"{where}: expected the arrays {wanted} and member_probabilities: {reason}") from exc
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -224,10 +233,14 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def _check_array(where: str, name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+def _check_array(
+    where: str, name: str, array: NDArray[Any], shape: tuple[int | None, ...], datatype: str = "FP32"
+) -> None:
     fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-    if array.dtype != np.float32 or not fits or not array.size:
+    right = array.dtype.kind == "U" if datatype == "BYTES" else array.dtype == np.float32
+    if not right or not fits or not array.size:
         wanted = ", ".join("n" if size is None else str(size) for size in shape)
+        element = "text" if datatype == "BYTES" else "float32"
         raise InvalidRepository(
-            f"{where}: expected {name} to be float32 of shape ({wanted}), got {array.dtype} {array.shape}"
+            f"{where}: expected {name} to be {element} of shape ({wanted}), got {array.dtype} {array.shape}"
         )

@@ -35,7 +35,7 @@ _DOCS_POLICY = (
 @router.get("/")
 async def page(request: Request) -> Response:
     engine = ready_engine(request)
-    size = math.prod(engine.ensemble().manifest.input.shape)
+    size = math.prod(engine.ensemble().manifest.inputs[0].shape)
     host = request.headers.get("host", "")
     text = Template(_static("index.html").decode()).substitute(
         name=html.escape(engine.default),

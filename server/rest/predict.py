@@ -40,7 +40,7 @@ async def _predict(request: Request, name: str | None = None, version: int | Non
     body = await read_json(request)
     ensemble = engine.ensemble(name, version)
     asked = options.parse_query(request.query_params.multi_items())
-    content = codec.decode_predict(body, ensemble.manifest.input, max_rows=ensemble.manifest.max_batch_size)
+    content = codec.decode_predict(body, ensemble.manifest.inputs[0], max_rows=ensemble.manifest.max_batch_size)
     asked = options.join(asked, content.options)
     prediction = await engine.infer(ensemble, content.rows, options.for_engine(asked))
     answer = codec.encode_prediction(prediction, id=content.id, detail=asked.detail or ())

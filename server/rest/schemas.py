@@ -161,6 +161,9 @@ class InputDescription(_Model):
     shape: Annotated[list[int], Field(description="Of one row.")]
     low: float | None
     high: float | None
+    missing: Annotated[bool, Field(description="Whether a value may be null.")]
+    categories: Annotated[list[str] | None, Field(description="The values that text may have.")]
+    unknown: Annotated[Literal["refuse", "accept"], Field(description="What becomes of other text.")]
 
 
 class StrategyDescription(_Model):

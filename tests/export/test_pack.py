@@ -10,7 +10,7 @@ from server.manifest import GATES_INPUT, InputSpec
 from server.session import Session
 from tests import tiny
 
-SPEC = InputSpec(name="X", shape=[tiny.N_FEATURES])
+SPECS = [InputSpec(name="X", shape=[tiny.N_FEATURES])]
 N = 3
 
 
@@ -21,7 +21,7 @@ def _members() -> dict[str, ModelProto]:
 
 @pytest.fixture(name="packed")
 def _packed(members: dict[str, ModelProto]) -> ModelProto:
-    return pack(members, SPEC, len(tiny.CLASSES))
+    return pack(members, SPECS, len(tiny.CLASSES))
 
 
 def _session(model: ModelProto) -> Session:
@@ -71,21 +71,21 @@ def test_its_mean_is_the_servers(packed: ModelProto) -> None:
 
 
 def test_the_proof_passes_for_a_true_graph(members: dict[str, ModelProto], packed: ModelProto) -> None:
-    check_packed(packed, members, SPEC, tiny.rows(32))
+    check_packed(packed, members, tiny.rows(32))
 
 
 def test_the_proof_names_the_member_that_was_packed_wrong(members: dict[str, ModelProto]) -> None:
     wrong = dict(members)
     wrong["m2"] = onnx.load_from_string(tiny.linear_member(tiny.coefficients(N)[1] * np.float32(1.0001)))
     with pytest.raises(PackingError, match=r"member 'm2' answers up to .* off what it answers alone"):
-        check_packed(pack(wrong, SPEC, len(tiny.CLASSES)), members, SPEC, tiny.rows(32))
+        check_packed(pack(wrong, SPECS, len(tiny.CLASSES)), members, tiny.rows(32))
 
 
 def test_the_proof_finds_a_wrong_mean(members: dict[str, ModelProto], packed: ModelProto) -> None:
     (weights,) = (tensor for tensor in packed.graph.initializer if tensor.name == WEIGHTS_INPUT)
     weights.CopyFrom(numpy_helper.from_array(np.array([1, 1, 2], dtype=np.float32), WEIGHTS_INPUT))
     with pytest.raises(PackingError, match=r"probabilities of row .* from the server's average"):
-        check_packed(packed, members, SPEC, tiny.rows(32))
+        check_packed(packed, members, tiny.rows(32))
 
 
 def test_members_with_a_graph_inside_their_graph_read_the_shared_input_too() -> None:
@@ -111,7 +111,7 @@ def test_members_with_a_graph_inside_their_graph_read_the_shared_input_too() -> 
         ]
     )
     members = {"deep": inner, "flat": onnx.load_from_string(tiny.linear_member(tiny.coefficients(1)[0]))}
-    packed = pack(members, SPEC, len(tiny.CLASSES))
-    check_packed(packed, members, SPEC, tiny.rows(8))
+    packed = pack(members, SPECS, len(tiny.CLASSES))
+    check_packed(packed, members, tiny.rows(8))
     (together,) = _session(packed).run([MEMBER_PROBABILITIES], {"X": tiny.rows(8)})
     np.testing.assert_array_equal(together[0], together[1])

@@ -113,7 +113,7 @@ def _close_values() -> tuple[Dataset, DecisionTreeClassifier]:
     x, y = values[:, None], np.arange(65, dtype=np.int64) % 3
     split = Split(x, y)
     spec = InputSpec(name="X", shape=[1], low=0.0, high=2e4)
-    return Dataset("close", CLASSES, spec, split, split, split, split), DecisionTreeClassifier().fit(x, y)
+    return Dataset("close", CLASSES, [spec], split, split, split, split), DecisionTreeClassifier().fit(x, y)
 
 
 def test_a_threshold_rounded_to_the_nearest_float32_is_caught() -> None:
@@ -154,7 +154,7 @@ def test_a_graph_that_takes_one_row_only_is_refused(tree: TrainedMember) -> None
 def _tiny(low: float | None = -2.0, high: float | None = 2.0) -> Dataset:
     x = np.random.default_rng(0).normal(0, 0.5, (300, 4)).astype(np.float32)
     split = Split(x, np.zeros(300, dtype=np.int64))
-    return Dataset("tiny", CLASSES, InputSpec(name="X", shape=[4], low=low, high=high), split, split, split, split)
+    return Dataset("tiny", CLASSES, [InputSpec(name="X", shape=[4], low=low, high=high)], split, split, split, split)
 
 
 def _constant(*probabilities: float) -> TrainedMember:

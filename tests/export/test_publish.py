@@ -5,17 +5,18 @@ import pytest
 
 from export.errors import PublishError
 from export.publish import list_files, make_vectors, next_version, publish
-from server.manifest import VECTORS_FILE, Manifest
+from server.manifest import VECTORS_FILE, InputSpec, Manifest
 from server.repository import Repository
 from tests import tiny
 
 N = 2
+SPECS = [InputSpec(name="X", shape=[tiny.N_FEATURES])]
 
 
 def _files() -> dict[str, bytes]:
     files = {f"m{k + 1}.onnx": tiny.linear_member(w) for k, w in enumerate(tiny.coefficients(N))}
     x = tiny.rows(8)
-    return {**files, VECTORS_FILE: make_vectors("X", x, tiny.answers(x, N)), "README.md": b"# tiny\n"}
+    return {**files, VECTORS_FILE: make_vectors(SPECS, x, tiny.answers(x, N)), "README.md": b"# tiny\n"}
 
 
 def _manifest(files: dict[str, bytes], version: int = 1) -> Manifest:
@@ -55,7 +56,7 @@ def test_a_published_version_is_never_changed(tmp_path: Path) -> None:
 def test_what_does_not_verify_is_not_published(tmp_path: Path, fault: str) -> None:
     files = _files()
     if fault == "vectors":
-        files[VECTORS_FILE] = make_vectors("X", tiny.rows(8), tiny.answers(tiny.rows(8, seed=5), N))
+        files[VECTORS_FILE] = make_vectors(SPECS, tiny.rows(8), tiny.answers(tiny.rows(8, seed=5), N))
     if fault == "graph":
         files["m1.onnx"] = b"no graph"
     manifest = _manifest(files)

@@ -36,7 +36,7 @@ def refusal(data: bytes) -> str:
 def test_a_manifest_is_what_its_file_says() -> None:
     manifest = parse(contents())
     assert (manifest.name, manifest.version, manifest.classes) == ("tiny", 1, ["red", "green", "blue"])
-    assert manifest.input.shape == [4]
+    assert manifest.inputs[0].shape == [4]
     assert [member.name for member in manifest.members] == ["m1", "m2", "m3"]
     assert manifest.members[0].weights == {"weighted": 3.0, "log_linear": 1.0}
     assert manifest.members[2].temperature == 2.0
@@ -53,7 +53,7 @@ def test_what_a_manifest_leaves_out_has_a_default() -> None:
     del document["inputs"][0]["datatype"]
     manifest = parse(document)
     assert (manifest.format, manifest.default_strategy, manifest.max_batch_size) == (1, "average", 4096)
-    assert manifest.input.datatype == "FP32"
+    assert manifest.inputs[0].datatype == "FP32"
     assert (manifest.members[0].weights, manifest.members[0].temperature) == ({}, 1.0)
 
 
@@ -175,8 +175,8 @@ FAULTS: list[tuple[Callable[[Contents], None], str, str]] = [
     (change(classes=["red", 2, "blue"]), "classes[1]", "valid string, got 2"),
     (change(classes=["red", "green", "red"]), "classes", "'red' is named more than once"),
     (change(inputs="X"), "inputs", "got 'X'"),
-    (change_input(name="a.b"), "inputs[0].name", "match pattern"),
-    (change_input(datatype="UINT8"), "inputs[0].datatype", "should be 'FP32', got 'UINT8'"),
+    (change_input(name="a/b"), "inputs[0].name", "match pattern"),
+    (change_input(datatype="UINT8"), "inputs[0].datatype", "should be 'FP32' or 'BYTES', got 'UINT8'"),
     (change_input(shape=[]), "inputs[0].shape", "at least 1 item"),
     (change_input(shape=[1] * 9), "inputs[0].shape", "at most 8 items"),
     (change_input(shape=[28, 0]), "inputs[0].shape[1]", "greater than or equal to 1, got 0"),

@@ -22,7 +22,18 @@ def test_describe(client: Client) -> None:
     body = client.get("/v1/ensembles/tiny").json()
     assert (body["name"], body["version"], body["versions"]) == ("tiny", 2, [1, 2])
     assert body["classes"] == CLASSES
-    assert body["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [4], "low": None, "high": None}]
+    assert body["inputs"] == [
+        {
+            "name": "X",
+            "datatype": "FP32",
+            "shape": [4],
+            "low": None,
+            "high": None,
+            "missing": False,
+            "categories": None,
+            "unknown": "refuse",
+        }
+    ]
     assert body["max_batch_size"] == MAX_ROWS
     assert body["default_strategy"] == "average"
     assert list(body["strategies"]) == list(STRATEGIES)
