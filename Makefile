@@ -5,7 +5,7 @@ SERVE := .venv/serve
 DEV := .venv/dev
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format lock image image-check clean
+.PHONY: help serve train test lint types imports format converters lock image image-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ image: ## Build the container image (without a Docker engine: as root, on Debian
 
 image-check: ## Build the image, run it read-only and unprivileged, predict, stop it with a request in flight
 	deploy/image.sh check
+
+converters: $(DEV)/.installed ## Try every kind of model, and write the table of docs/converters.md
+	$(DEV)/bin/python -m bench.converters
 
 lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt

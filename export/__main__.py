@@ -1,9 +1,9 @@
-"""`committee-export`: trains, converts and publishes ensembles."""
+"""`committee-export`: trains or brings models, converts and publishes them as ensembles."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,9 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         with _progress(console) as progress:
-            from export.train import train  # TensorFlow and its like load for seconds: not for --help
+            folder = options.run(options, progress)
+        if options.run is _pack:
+            from export.shown import show
 
-            folder = train(options.recipe, out=options.out, data=options.data, progress=progress)
+            show(folder, console)
     except ExportError as exc:
         console.print(f"committee-export: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -33,14 +35,99 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _train(options: argparse.Namespace, progress: Progress) -> Path:
+    from export.train import train  # TensorFlow and its like load for seconds: not for --help
+
+    return train(options.recipe, out=options.out, data=options.data, progress=progress)
+
+
+def _pack(options: argparse.Namespace, progress: Progress) -> Path:
+    from export.formats import Trust
+    from export.options import read_adaptations, read_members
+    from export.pack import pack
+
+    members = read_members(options.models)
+    return pack(
+        options.name,
+        members,
+        options.data,
+        target=options.target,
+        classes=None if options.classes is None else options.classes.split(","),
+        adaptations=read_adaptations(list(members), options.scale, options.shift, options.logits),
+        trust=Trust(pickle=options.allow_pickle, types=options.trust),
+        version_of=options.version_of,
+        out=options.out,
+        description=options.description,
+        seed=options.seed,
+        progress=progress,
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="committee-export", description="Train, convert and publish ensembles.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train = commands.add_parser("train", help="train a recipe and publish the next version of its ensemble")
+    train = _command(commands, "train", "train a recipe and publish the next version of its ensemble", _train)
     train.add_argument("recipe", type=Path, help="a TOML file, such as export/recipes/seed.toml")
-    train.add_argument("--out", type=Path, default=Path("models"), help="the model repository (default: models)")
     train.add_argument("--data", type=Path, help="a folder with the data set's files, if not in a usual place")
+    pack = _command(commands, "pack", "make an ensemble of trained models and publish it", _pack)
+    _pack_options(pack)
     return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    what: str,
+    run: Callable[[argparse.Namespace, Progress], Path],
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument("--out", type=Path, default=Path("models"), help="the model repository (default: models)")
+    command.set_defaults(run=run)
+    return command
+
+
+def _pack_options(pack: argparse.ArgumentParser) -> None:
+    pack.add_argument("name", metavar="NAME", help="of the ensemble")
+    pack.add_argument(
+        "models",
+        nargs="+",
+        metavar="[MEMBER=]PATH",
+        help="a trained model: .keras, .h5, a SavedModel's folder, .skops, .json or .ubj of XGBoost, .txt of LightGBM, "
+        ".onnx; its member is named like the file, unless said otherwise",
+    )
+    pack.add_argument(
+        "--data",
+        type=Path,
+        help="rows with labels that no model has seen: .csv, .npz, or a folder of pictures with a subfolder a class",
+    )
+    pack.add_argument("--target", help="the column of a .csv, or the array of an .npz, that holds the labels")
+    pack.add_argument("--classes", metavar="A,B,…", help="the classes' names, in the order of the models' columns")
+    pack.add_argument(
+        "--scale",
+        action="append",
+        default=[],
+        metavar="MEMBER=FACTOR",
+        help="multiply numbers by this before the member reads them, such as cnn=1/255; a value a channel: a,b,c",
+    )
+    pack.add_argument(
+        "--shift", action="append", default=[], metavar="MEMBER=TERM", help="add this to numbers, after --scale"
+    )
+    pack.add_argument(
+        "--logits", action="append", default=[], metavar="MEMBER", help="the member answers logits: append a softmax"
+    )
+    pack.add_argument("--version-of", action="store_true", help="NAME is there already: publish its next version")
+    pack.add_argument("--description", default="", help="what stands in the manifest and the model card")
+    pack.add_argument("--seed", type=int, default=0, help="of the split of the data (default: 0)")
+    pack.add_argument(
+        "--allow-pickle", action="store_true", help="open .joblib and .pkl files, which run code: only your own"
+    )
+    pack.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="a type in a .skops file that is not scikit-learn's, and that you trust",
+    )
 
 
 def _progress(console: Console) -> Progress:

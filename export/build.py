@@ -5,7 +5,7 @@ temperatures and chooses between two fits of the weights, *test* is looked at on
 """
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +18,7 @@ from export.candidate import Candidate
 from export.datasets import Dataset
 from export.evaluate import evaluate
 from export.fit import fit_fusion
-from export.pack import MEMBER_PROBABILITIES, check_packed, pack
+from export.packed import MEMBER_PROBABILITIES, check_packed, pack_graphs
 from export.publish import list_files, make_vectors, next_version, publish
 from server.ensemble import Ensemble
 from server.fusion import STRATEGIES, Fused, fuse
@@ -42,19 +42,21 @@ def build(
     out: Path,
     seed: int,
     progress: Progress,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Publish the candidates as the next version of ensemble `name` under `out`; returns its folder.
 
-    Raises PackingError or PublishError; then nothing is published.
+    `notes` are for the report. A data set without test rows has no labels: then nothing is fitted or scored, all
+    members weigh the same, and there is no report. Raises PackingError or PublishError; then nothing is published.
     """
     models = {candidate.name: candidate.model for candidate in candidates}
-    packed = pack(models, dataset.inputs, len(dataset.classes))
+    packed = pack_graphs(models, dataset.inputs, len(dataset.classes))
     check_packed(packed, models, dataset.validation.x[:N_PROOF_ROWS])
     files = {PACKED_FILE: packed.SerializeToString()}
     draft = Manifest(
         name=name,
         version=next_version(out, name),
-        description=description,
+        description=description if len(dataset.test) else f"{description} {card.NOTHING_MEASURED}".strip(),
         max_batch_size=max_batch_size,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         classes=dataset.classes,
@@ -63,28 +65,46 @@ def build(
         files=list_files(files),
     )
     ensemble = Ensemble(draft, files, where=f"{name} (being built)")
+    costs = measure_costs(ensemble, dataset.validation.x[:BATCH])
+    members = [
+        spec.model_copy(update={"cost_us": round(cost, 2)}) for spec, cost in zip(draft.members, costs, strict=True)
+    ]
+    timed = draft.model_copy(update={"members": members})
+    if len(dataset.test):
+        manifest, texts = _fitted_and_scored(timed, ensemble, files, candidates, dataset, seed, progress, notes)
+    else:
+        manifest, texts = timed, {card.CARD_FILE: card.render_unmeasured(timed, candidates).encode()}
+    rows = _vector_rows(dataset)
+    files |= {VECTORS_FILE: make_vectors(dataset.inputs, rows, ensemble.run(rows)), **texts}
+    return publish(out, manifest.model_copy(update={"files": list_files(files)}), files)
+
+
+def _fitted_and_scored(
+    draft: Manifest,
+    ensemble: Ensemble,
+    files: Mapping[str, bytes],
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    seed: int,
+    progress: Progress,
+    notes: Sequence[str],
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest with what was fitted, and the report and the card."""
     answers = {
         split: predict(ensemble, getattr(dataset, split).x, progress, f"predict {split}")
         for split in ("validation", "calibration", "test")
     }
-    costs = measure_costs(ensemble, dataset.validation.x[:BATCH])
     fitted = fit_fusion(
         draft.members, answers["validation"], dataset.validation.y, answers["calibration"], dataset.calibration.y
     )
-    members = [
-        spec.model_copy(update={"cost_us": round(cost, 2)}) for spec, cost in zip(fitted.members, costs, strict=True)
-    ]
-    manifest = draft.model_copy(update={"members": members, "default_strategy": fitted.default_strategy})
+    manifest = draft.model_copy(update={"members": fitted.members, "default_strategy": fitted.default_strategy})
     with_weights = Ensemble(manifest, files, where=ensemble.where)
     scored = evaluate(fuse_all(with_weights, answers["test"]), dataset.test.y, seed=seed)
-    contents = report.make_report(manifest, candidates, fitted, scored, dataset, seed=seed)
-    rows = _vector_rows(dataset)
-    files |= {
-        VECTORS_FILE: make_vectors(dataset.inputs, rows, ensemble.run(rows)),
+    contents = report.make_report(manifest, candidates, fitted, scored, dataset, seed=seed, notes=notes)
+    return manifest, {
         report.REPORT_FILE: report.to_json(contents),
         card.CARD_FILE: card.render(contents).encode(),
     }
-    return publish(out, manifest.model_copy(update={"files": list_files(files)}), files)
 
 
 def predict(ensemble: Ensemble, rows: Rows, progress: Progress, what: str) -> NDArray[np.float32]:

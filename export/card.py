@@ -1,12 +1,15 @@
 """The model card, `README.md` in a version's folder: the report in words and tables (Mitchell et al. 2019)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from export.candidate import Candidate
 from export.evaluate import METRICS
 from server.fusion import STRATEGIES
+from server.manifest import Manifest
 
 CARD_FILE = "README.md"
+NOTHING_MEASURED = "(Packed without data: nothing was fitted or measured.)"
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -35,13 +38,43 @@ trained model's probabilities and its ONNX graph's, over the validation rows and
 
 {_verdict(report)}
 
-Figures are those of the test split with 95% bootstrap intervals; `report.json` holds them all and defines them.
+{notes_list(report)}Figures are those of the test split with 95% bootstrap intervals; `report.json` holds them
+all and defines them.
 
 ## Use
 
 The members answer for inputs like those of the data set; nothing here says how they answer for others. Probabilities
 are of the listed classes only: there is no "none of these".
 """
+
+
+def render_unmeasured(manifest: Manifest, candidates: Sequence[Candidate]) -> str:
+    """Markdown for an ensemble that was packed without data."""
+    lines = ["| member | framework | µs a row | parity |", "|---|---|---|---|"]
+    for spec, candidate in zip(manifest.members, candidates, strict=True):
+        cells = [spec.name, spec.framework, f"{spec.cost_us or 0:.1f}", f"{candidate.parity.largest_difference:.1e}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    return f"""# {manifest.name} {manifest.version}
+
+{manifest.description}
+
+Made on {manifest.created} from trained models alone. Nobody has measured how well they answer: all members weigh the
+same, no probabilities are calibrated, and the default strategy is `{manifest.default_strategy}`.
+
+## Members
+
+{table}
+
+µs a row: alone, one thread, in batches of 64, on the machine that packed. Parity: the largest difference between the
+trained model's probabilities and its ONNX graph's, over rows that were made up.
+"""
+
+
+def notes_list(report: Mapping[str, Any]) -> str:
+    """What whoever uses the ensemble should know, a line each."""
+    notes = report["notes"]
+    return "".join(f"- {note}\n" for note in notes) + ("\n" if notes else "")
 
 
 def members_table(report: Mapping[str, Any]) -> str:

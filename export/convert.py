@@ -1,99 +1,81 @@
-"""From a trained model to an ONNX graph that keeps the members' contract, whatever converter wrote it.
+"""Brings an ONNX graph, whatever converter or stranger wrote it, to the contract of members.
 
-The contract: one input, named as the ensemble's, float32 `(n, *shape)` of raw values with a free batch dimension `n`;
-one output `probabilities`, float32 `(n, n_classes)`, columns in the order of the classes; opset 18, ai.onnx.ml 3 and
-IR 10, so that members can be packed into one graph.
+The contract: inputs that are some of the ensemble's, under their names, `(n, *shape)` of raw values with a free batch
+dimension `n`; one output `probabilities`, float32 `(n, n_classes)`, columns in the order of the classes; opset 18,
+ai.onnx.ml 3 and IR 10, so that members can be packed into one graph.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import onnx
 from onnx import (
-    AttributeProto,
     GraphProto,
     ModelProto,
-    NodeProto,
-    OperatorSetIdProto,
     TensorProto,
+    ValueInfoProto,
     helper,
-    numpy_helper,
+    inliner,
     shape_inference,
     version_converter,
 )
 
+from export.answer import Answer
 from export.errors import ConversionFailed
+from export.graph import (
+    IR_VERSION,
+    ML_OPSET,
+    OPSET,
+    OPSETS,
+    all_nodes,
+    drop_idle,
+    drop_unused,
+    fix_reshapes,
+    real_inputs,
+    rename,
+    shape_of,
+    shorten_names,
+    shown,
+)
+from export.reading import Port, Reading
 from server.manifest import InputSpec
 
-OPSET = 18
-ML_OPSET = 3
-IR_VERSION = 10
 OUTPUT = "probabilities"
-XGBOOST_OPSET = 15
-"""The highest that onnxmltools takes. Its graph is one node of ai.onnx.ml, so ONNX's own opset says nothing of it."""
-
-SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+ELEMENTS = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING}
+"""By datatype: ONNX's element."""
 
 
-def from_keras(model: Any, spec: InputSpec, n_classes: int) -> ModelProto:
-    """Convert a Keras model that takes raw values `(n, *spec.shape)`. Raises ConversionFailed."""
-    import tensorflow as tf
-    import tf2onnx
-
-    signature = [tf.TensorSpec((None, *spec.shape), tf.float32, name=spec.name)]
-    function = tf.function(lambda x: {OUTPUT: model(x, training=False)}, input_signature=signature)
-    # Not `from_keras`, which raises KeyError on a Sequential of Keras 3.
-    graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-    return normalised(graph, spec, n_classes)
-
-
-def from_sklearn(model: Any, spec: InputSpec, n_classes: int) -> ModelProto:
-    """Convert a scikit-learn classifier that takes flat rows. Raises ConversionFailed."""
-    import skl2onnx
-    from skl2onnx.common.data_types import FloatTensorType
-
-    graph = skl2onnx.to_onnx(
-        model,
-        initial_types=[("rows", FloatTensorType([None, int(np.prod(spec.shape))]))],
-        options={"zipmap": False},
-        target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
-    )
-    return normalised(graph, spec, n_classes)
-
-
-def from_xgboost(model: Any, spec: InputSpec, n_classes: int) -> ModelProto:
-    """Convert an XGBClassifier that takes flat rows. Raises ConversionFailed."""
-    import onnxmltools
-    from onnxmltools.convert.common.data_types import FloatTensorType
-
-    graph = onnxmltools.convert_xgboost(
-        model,
-        initial_types=[("rows", FloatTensorType([None, int(np.prod(spec.shape))]))],
-        target_opset=XGBOOST_OPSET,
-    )
-    return normalised(graph, spec, n_classes)
-
-
-def normalised(model: ModelProto, spec: InputSpec, n_classes: int) -> ModelProto:
+def normalised(
+    model: ModelProto, reading: Reading, answer: Answer, inputs: Sequence[InputSpec], *, output: str
+) -> ModelProto:
     """The same model, keeping the contract; `model` itself is left as it is.
 
-    It must have one input of float32, of `(n, *spec.shape)` or flat `(n, features)`, and an output `probabilities`.
-    Raises ConversionFailed.
+    Its inputs are the ports of `reading`; `output` is the one that `answer` makes probabilities of. Raises
+    ConversionFailed.
     """
-    graph = onnx.GraphProto()
-    graph.CopyFrom(_at_opset(model).graph)
-    _name_input(graph, spec)
-    _keep_output(graph, n_classes)
-    _fix_reshapes(graph)
-    _drop_idle(graph)
-    _drop_unused(graph)
-    _rename(graph, spec.name)
-    del graph.value_info[:]
+    graph = GraphProto()
+    graph.CopyFrom(at_opset(model).graph)
+    _check_ports(graph, reading)
+    source = _source(graph, answer, output)
+    # No name of the model's may be one of the ensemble's.
+    rename(graph, lambda old: f"/own/{old}" if old else old)
+    source.name = f"/own/{output}"
+    feeds, constants = reading.nodes([f"/own/{port.name}" for port in reading.ports])
+    tail, more_constants = answer.nodes(source, OUTPUT)
+    nodes = [*feeds, *graph.node, *tail]
+    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*constants, *more_constants])
+    graph.input.extend(
+        helper.make_tensor_value_info(spec.name, ELEMENTS[spec.datatype], ["n", *spec.shape])
+        for spec in inputs
+        if spec.name in reading.inputs
+    )
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", len(answer.order)]))
+    _simplify(graph)
     result = helper.make_model(
         graph,
         ir_version=IR_VERSION,
-        opset_imports=_opsets(),
+        opset_imports=[helper.make_opsetid(*opset) for opset in OPSETS.items()],
         producer_name="committee",
     )
     try:
@@ -103,140 +85,93 @@ def normalised(model: ModelProto, spec: InputSpec, n_classes: int) -> ModelProto
     return result
 
 
-def _at_opset(model: ModelProto) -> ModelProto:
+def at_opset(model: ModelProto) -> ModelProto:
     """Bring the nodes of ONNX's own domain to our opset; a graph that has none is there already.
 
-    Those of ai.onnx.ml are the same in its versions 1 to 3.
+    Those of ai.onnx.ml are the same in its versions 1 to 3. Raises ConversionFailed.
     """
-    versions = {opset.domain: opset.version for opset in model.opset_import}
-    strange = {node.domain for node in model.graph.node} - {"", "ai.onnx.ml"}
+    versions = {opset.domain.removesuffix("ai.onnx"): opset.version for opset in model.opset_import}
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    strange = {node.domain for node in all_nodes(model.graph)} - {"", "ai.onnx", "ai.onnx.ml"}
     if strange or versions.get("ai.onnx.ml", ML_OPSET) > ML_OPSET:
         raise ConversionFailed(
             f"expected operators of ONNX and of ai.onnx.ml up to version {ML_OPSET}, got {sorted(strange) or versions}"
         )
-    if any(attribute.type in SUBGRAPHS for node in model.graph.node for attribute in node.attribute):
-        raise ConversionFailed("expected a flat graph, got one with If, Loop or Scan")
-    if versions.get("", OPSET) == OPSET or all(node.domain for node in model.graph.node):
+    own = {node.op_type for node in all_nodes(model.graph) if node.domain in ("", "ai.onnx")}
+    version = versions.get("", OPSET)
+    if unknown := sorted(name for name in own if not onnx.defs.has(name, max(version, OPSET), "")):
+        raise ConversionFailed(f"expected operators of ONNX, got {', '.join(unknown)}, which it does not have")
+    if version == OPSET or not own:
         return model
     try:
         return version_converter.convert_version(model, OPSET)
     except RuntimeError as exc:
-        raise ConversionFailed(f"cannot go from opset {versions['']} to {OPSET}: {_first_line(exc)}") from exc
+        raise ConversionFailed(f"cannot go from opset {version} to {OPSET}: {_first_line(exc)}") from exc
 
 
-def _name_input(graph: GraphProto, spec: InputSpec) -> None:
-    """Make the input `(n, *spec.shape)` under the ensemble's name; flatten it inside for a model of flat rows."""
-    constants = {initializer.name for initializer in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ConversionFailed(f"expected one input of float32, got {[value.name for value in inputs]}")
-    shape = _shape(inputs[0])[1:]
-    old = inputs[0].name
-    if shape == spec.shape:
-        _replace(graph.node, old, spec.name)
-    elif shape == [int(np.prod(spec.shape))]:
-        graph.initializer.append(numpy_helper.from_array(np.array([-1, *shape], dtype=np.int64), "flat shape"))
-        graph.node.insert(0, helper.make_node("Reshape", [spec.name, "flat shape"], [old]))
-    else:
-        raise ConversionFailed(f"expected an input of [n, {_shown(spec.shape)}] or flat, got [n, {_shown(shape)}]")
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, ["n", *spec.shape]))
-
-
-def _keep_output(graph: GraphProto, n_classes: int) -> None:
-    """Keep `probabilities` and no other output, such as the label."""
-    kept = [value for value in graph.output if value.name == OUTPUT]
-    if not kept or kept[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ConversionFailed(
-            f"expected an output {OUTPUT!r} of float32, got {[value.name for value in graph.output]}"
+def _check_ports(graph: GraphProto, reading: Reading) -> None:
+    """The graph must have the inputs that the reading feeds, of these elements and shapes."""
+    found = {value.name: value for value in real_inputs(graph)}
+    for port in reading.ports:
+        value = found.get(port.name)
+        if value is None or value.type.tensor_type.elem_type != port.element:
+            raise ConversionFailed(
+                f"expected an input {port.name!r} of {TensorProto.DataType.Name(port.element)}, got {_listed(found)}"
+            )
+        shape = shape_of(value)[1:]
+        fits = len(shape) == len(port.shape) and all(
+            got in (want, None) for want, got in zip(port.shape, shape, strict=True)
         )
-    if (shape := _shape(kept[0])[1:]) != [n_classes]:
-        raise ConversionFailed(f"expected {n_classes} columns, one a class, got [n, {_shown(shape)}]")
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", n_classes]))
+        if not fits:
+            raise ConversionFailed(f"expected an input of [n, {shown(port.shape)}], got [n, {shown(shape)}]")
+    if strangers := [name for name in found if name not in {port.name for port in reading.ports}]:
+        raise ConversionFailed(f"expected no inputs but {[port.name for port in reading.ports]}, got also {strangers}")
 
 
-def _fix_reshapes(graph: GraphProto) -> None:
-    """Give constant shapes to the Reshapes that compute theirs only because the batch dimension is free.
-
-    Keras writes seven nodes where one does; the six are unused then.
-    """
-    model = helper.make_model(graph, opset_imports=_opsets())
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {value.name: _shape(value) for value in (*inferred.value_info, *inferred.output)}
-    for index, node in enumerate(graph.node):
-        shape = shapes.get(node.output[0], [])
-        if node.op_type == "Reshape" and shape[:1] == [None] and None not in shape[1:]:
-            name = f"shape of reshape {index}"
-            graph.initializer.append(numpy_helper.from_array(np.array([-1, *shape[1:]], dtype=np.int64), name))
-            node.input[1] = name
+def _source(graph: GraphProto, answer: Answer, output: str) -> ValueInfoProto:
+    """The output that the answer is made of; all others go."""
+    found = {value.name: value for value in graph.output}
+    value = found.get(output)
+    if value is None or value.type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        raise ConversionFailed(f"expected an output {output!r} of floats, got {_listed(found)}")
+    shape = shape_of(value)
+    if len(shape) == 2 and shape[1] not in (answer.n_outputs, None):
+        raise ConversionFailed(f"expected {answer.n_outputs} columns, one a class, got [n, {shown(shape[1:])}]")
+    copy = ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy
 
 
-def _drop_idle(graph: GraphProto) -> None:
-    """Take out what changes nothing: Identity, and adding a scalar 0 as Keras's Rescaling does."""
-    zeros = {value.name for value in graph.initializer if not value.dims and _is_zero(value)}
-    for node in list(graph.node):
-        adds_zero = node.op_type == "Add" and node.input[1] in zeros
-        if (node.op_type == "Identity" or adds_zero) and node.output[0] != OUTPUT:
-            graph.node.remove(node)
-            _replace(graph.node, node.output[0], node.input[0])
+def _simplify(graph: GraphProto) -> None:
+    fix_reshapes(graph)
+    drop_idle(graph, OUTPUT)
+    drop_unused(graph, OUTPUT)
+    _put_out_directly(graph)
+    shorten_names(graph, [OUTPUT, *(value.name for value in graph.input)])
+    read = {name for node in all_nodes(graph) for name in node.input}
+    used = [value for value in graph.input if value.name in read]
+    del graph.input[:]
+    graph.input.extend(used)
 
 
-def _drop_unused(graph: GraphProto) -> None:
-    """Drop nodes and constants that `probabilities` does not depend on."""
-    needed = {OUTPUT}
-    for node in reversed(list(graph.node)):  # nodes are in topological order
-        if needed.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            needed.update(node.input)
-    used = [initializer for initializer in graph.initializer if initializer.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
+def _put_out_directly(graph: GraphProto) -> None:
+    """Give the output's name to the value that a last Identity copies there."""
+    last = graph.node[-1]
+    if last.op_type == "Identity" and any(last.input[0] in node.output for node in graph.node):
+        copied = last.input[0]
+        graph.node.remove(last)
+        rename(graph, lambda old: OUTPUT if old == copied else old)
 
 
-def _rename(graph: GraphProto, input_name: str) -> None:
-    """Short names: `conv.0` for a node and for what it puts out, `constant.0` for a constant.
-
-    With a dot, which no name of an input has.
-    """
-    names = {input_name: input_name, OUTPUT: OUTPUT, "": ""}
-    for index, initializer in enumerate(graph.initializer):
-        names[initializer.name] = f"constant.{index}"
-        initializer.name = f"constant.{index}"
-    for index, node in enumerate(graph.node):
-        node.name = f"{node.op_type.lower()}.{index}"
-        node.doc_string = ""
-        for place, output in enumerate(node.output):
-            names.setdefault(output, node.name if place == 0 else f"{node.name}.{place}")
-        node.output[:] = [names[output] for output in node.output]
-        node.input[:] = [names.get(name, name) for name in node.input]
-    graph.name = "member"
-    graph.doc_string = ""
-
-
-def _replace(nodes: Sequence[NodeProto], old: str, new: str) -> None:
-    for node in nodes:
-        node.input[:] = [new if name == old else name for name in node.input]
-
-
-def _opsets() -> list[OperatorSetIdProto]:
-    return [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-
-
-def _is_zero(value: TensorProto) -> bool:
-    return value.data_type == TensorProto.FLOAT and not numpy_helper.to_array(value).any()
+def _listed(values: dict[str, ValueInfoProto]) -> str:
+    return ", ".join(
+        f"{name!r} of {TensorProto.DataType.Name(value.type.tensor_type.elem_type)}" for name, value in values.items()
+    )
 
 
 def _first_line(exc: Exception) -> str:
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    """None where a dimension is free."""
-    dims = value.type.tensor_type.shape.dim
-    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
-
-
-def _shown(shape: Sequence[int | None]) -> str:
-    return ", ".join("?" if size is None else str(size) for size in shape)
+__all__ = ["OUTPUT", "Port", "at_opset", "normalised"]

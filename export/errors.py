@@ -3,8 +3,11 @@
 ExportError
 ├── DatasetNotFound         no such dataset, or its files are not on this machine
 ├── CorruptDataset          its files are not the ones that are known by their sha256
+├── InvalidData             a file of your own data is not what it should be
 ├── InvalidRecipe           the recipe says something that cannot be trained
 ├── UnseenClass             the training rows lack a class, so no member would have its column
+├── InvalidModel            a file is no trained classifier of a kind that is known, or may not be opened
+├── Mismatch                a model's inputs or classes are not the data's, or a version's not those before it
 ├── ConversionFailed        a converter wrote a graph that does not keep the members' contract
 ├── ParityError             a graph answers something else than the model that it was converted from
 ├── PackingError            the packed graph answers something else than its members apart
@@ -28,11 +31,23 @@ class CorruptDataset(ExportError):
     pass
 
 
+class InvalidData(ExportError):
+    pass
+
+
 class InvalidRecipe(ExportError):
     pass
 
 
 class UnseenClass(ExportError):
+    pass
+
+
+class InvalidModel(ExportError):
+    pass
+
+
+class Mismatch(ExportError):
     pass
 
 

@@ -1,169 +1,169 @@
-"""The packed graph: all members of an ensemble in one ONNX file, each behind a gate.
-
-    inputs (n, *shape) ─┬─ If members[0]: member 0 ─┐
-                        ├─ If members[1]: member 1 ─┼─ member_probabilities (n_members, n, n_classes)
-                        └─ …                        ┘      └─ × weights, ÷ their sum ─ probabilities (n, n_classes)
-
-`members` (booleans, all true) and `weights` (float32, all ones) are inputs with defaults, so that a host that knows
-nothing of Committee feeds rows and reads `probabilities`, the plain average. A member whose gate is shut costs nothing,
-answers zeros and has no part in the mean.
-"""
+"""Packs trained models into one ensemble: loads them, fits them to the data, converts, proves, and publishes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from rich.console import Console
+from rich.progress import Progress
 
-from export.convert import IR_VERSION, ML_OPSET, OPSET, OUTPUT
-from export.errors import PackingError
-from server.fusion import fuse
-from server.manifest import GATES_INPUT, InputSpec
-from server.rows import Rows, split_rows
-from server.session import Session
+from export.adapt import AS_IT_IS, Adaptation, member_of, reading_of
+from export.build import build
+from export.candidate import Candidate
+from export.datasets import Dataset, Split
+from export.errors import ExportError, Mismatch
+from export.facts import Checked, used_columns, with_each_split, with_facts
+from export.formats import Source, Trust, load_model, source_of
+from export.lineage import check_lineage, check_place
+from export.made_rows import made_dataset
+from export.own_data import load_own_data
+from export.parity import check_parity, open_graph
+from server.toml import first_repeated
 
-ELEMENTS = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING}
-"""By datatype: ONNX's element type."""
-MEMBER_PROBABILITIES = "member_probabilities"
-WEIGHTS_INPUT = "weights"
-MEAN_TOLERANCE = 1e-6
-"""How far the graph's own weighted mean may lie from the server's: they add in another order."""
+NOBODY = Trust()
+STEPS = 3
+"""Of a member: load, convert, check."""
 
 
-def pack(members: Mapping[str, ModelProto], inputs: Sequence[InputSpec], n_classes: int) -> ModelProto:
-    """Pack normalised members, in this order, into one graph.
+def pack(
+    name: str,
+    members: Mapping[str, Any],
+    data: Dataset | Path | None = None,
+    *,
+    target: str | None = None,
+    classes: Sequence[str] | None = None,
+    adaptations: Mapping[str, Adaptation] | None = None,
+    trust: Trust = NOBODY,
+    version_of: bool = False,
+    out: Path = Path("models"),
+    description: str = "",
+    max_batch_size: int = 4096,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Path:
+    """Publish trained models as a version of ensemble `name` under `out`; returns the version's folder.
 
-    Each takes some of the `inputs`, `(n, *shape)`, and answers `probabilities (n, n_classes) float32`. What the graph
-    adds has names that start with `/`: neither an input's nor a member's does.
+    `members` are, by name, models in memory or paths of files. `data` are rows that they have not seen, with labels: a
+    file as `export.own_data` reads it, whose column `target` holds the labels, or a data set; without any, nothing is
+    fitted or scored, and `classes` must be given. With data, `classes` order its classes, or name them if they are
+    numbers. `adaptations` tell what a model does not say of itself. `version_of` says that `name` is there already.
+    Raises ExportError; then, and on Ctrl-C, nothing is published.
     """
-    n_members = len(members)
-    constants = {
-        GATES_INPUT: np.ones(n_members, dtype=np.bool_),
-        WEIGHTS_INPUT: np.ones(n_members, dtype=np.float32),
-        "/one": np.array([1], dtype=np.int64),
-        "/n_classes": np.array([n_classes], dtype=np.int64),
-        **{f"/gate_{index}": np.array(index, dtype=np.int64) for index in range(n_members)},
-        "/axes_of_a_weight": np.array([1, 2], dtype=np.int64),
-        "/axis_of_members": np.array([0], dtype=np.int64),
+    progress = progress or Progress(console=Console(quiet=True))
+    check_place(out, name, version_of=version_of)
+    tasks = {member: progress.add_task(f"{member}: load", total=STEPS) for member in members}
+
+    def advance(member: str, what: str) -> None:
+        progress.update(tasks[member], advance=1, description=f"{member}: {what}")
+
+    sources: dict[str, Source] = {}
+    for member, model in members.items():
+        sources[member] = _source(member, model, trust)
+        advance(member, "convert")
+    dataset, notes = _data(sources, data, target, classes, adaptations or {}, seed)
+    candidates, dataset, more_notes = _checked(sources, dataset, adaptations or {}, advance)
+    if version_of:
+        check_lineage(out, name, dataset)
+    return build(
+        candidates,
+        dataset,
+        name=name,
+        description=description,
+        max_batch_size=max_batch_size,
+        out=out,
+        seed=seed,
+        progress=progress,
+        notes=[*notes, *more_notes],
+    )
+
+
+def _source(member: str, model: Any, trust: Trust) -> Source:
+    try:
+        return source_of(load_model(Path(model), trust) if isinstance(model, (str, Path)) else model)
+    except ExportError as exc:
+        raise type(exc)(f"member {member!r}: {exc.message}") from exc
+
+
+# ---- Data -----------------------------------------------------------------------------------------------------------
+
+
+def _data(
+    sources: Mapping[str, Source],
+    data: Dataset | Path | None,
+    target: str | None,
+    classes: Sequence[str] | None,
+    adaptations: Mapping[str, Adaptation],
+    seed: int,
+) -> tuple[Dataset, list[str]]:
+    """With those inputs that some member reads, and what there is to say about the others."""
+    if data is None:
+        if classes is None:
+            raise Mismatch("without --data nothing says what the classes are called: it takes --classes")
+        dataset = made_dataset(sources, _once(classes))
+    else:
+        dataset = data if isinstance(data, Dataset) else load_own_data(data, target=target, seed=seed)
+        dataset = dataset if classes is None else with_classes(dataset, _once(classes))
+    unnamed = [member for member, source in sources.items() if source.classes is None]
+    used = {
+        column
+        for member, source in sources.items()
+        for column in reading_of(source.wants, dataset.inputs, member, adaptations.get(member, AS_IT_IS)).inputs
     }
-    nodes = [
-        helper.make_node("Shape", [inputs[0].name], ["/n_rows"], start=0, end=1),
-        helper.make_node("Concat", ["/one", "/n_rows", "/n_classes"], ["/shut_shape"], axis=0),
-    ]
-    for index, (name, model) in enumerate(members.items()):
-        nodes.append(helper.make_node("Gather", [GATES_INPUT, f"/gate_{index}"], [f"{name}/gate"]))
-        nodes.append(_gated(name, model))
-    nodes.append(helper.make_node("Concat", [f"{name}/gated" for name in members], [MEMBER_PROBABILITIES], axis=0))
-    nodes += _weighted_mean()
-    graph = helper.make_graph(
-        nodes,
-        "ensemble",
-        [
-            *(helper.make_tensor_value_info(spec.name, ELEMENTS[spec.datatype], ["n", *spec.shape]) for spec in inputs),
-            helper.make_tensor_value_info(GATES_INPUT, TensorProto.BOOL, [n_members]),
-            helper.make_tensor_value_info(WEIGHTS_INPUT, TensorProto.FLOAT, [n_members]),
-        ],
-        [
-            helper.make_tensor_value_info(MEMBER_PROBABILITIES, TensorProto.FLOAT, [n_members, "n", n_classes]),
-            helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", n_classes]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    packed = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="committee")
-    onnx.checker.check_model(packed, full_check=True)
-    return packed
+    dataset, notes = used_columns(dataset, sorted(used))
+    if unnamed and any(not known.isdigit() for known in dataset.classes):
+        columns = ", ".join(dataset.classes)
+        notes.append(f"members without names of classes: {', '.join(unnamed)}; their columns are taken for {columns}")
+    return dataset, notes
 
 
-def check_packed(packed: ModelProto, members: Mapping[str, ModelProto], rows: Rows) -> None:
-    """Prove the packed graph on these rows: bit for bit the members run apart, alone and together, and its means within
-    1e-6 of the server's. Raises PackingError.
+def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """The data set with its classes in this order; or, if they are numbers, with these names in their place.
+
+    Raises Mismatch.
     """
-    session = Session(packed.SerializeToString(), where="packed graph")
-    feeds = split_rows(rows, session.inputs.keys() - {GATES_INPUT, WEIGHTS_INPUT})
-    apart = np.stack([_run_apart(name, model, rows) for name, model in members.items()])
-    everyone = list(range(len(members)))
-    for chosen in [everyone, *([index] for index in everyone), everyone[::2]]:
-        gates = np.isin(everyone, chosen)
-        (together,) = session.run([MEMBER_PROBABILITIES], {**feeds, GATES_INPUT: gates})
-        expected = np.where(gates[:, None, None], apart, np.float32(0))
-        if not np.array_equal(together, expected):
-            off = np.abs(together - expected).max(axis=(1, 2))
-            raise PackingError(
-                f"packed graph: member {list(members)[int(off.argmax())]!r} answers up to {off.max():.3g} off what it "
-                f"answers alone; members that ran: {[list(members)[index] for index in chosen]}"
-            )
-    _check_mean(session, apart, feeds, None)
-    weights = np.random.default_rng(0).random(len(members)).astype(np.float32)
-    _check_mean(session, apart, {**feeds, WEIGHTS_INPUT: weights}, weights)
+    if set(classes) == set(dataset.classes):
+        order = np.array([list(classes).index(known) for known in dataset.classes], dtype=np.int64)
+    elif len(classes) == len(dataset.classes) and all(known.isdigit() for known in dataset.classes):
+        order = np.arange(len(classes), dtype=np.int64)
+    else:
+        raise Mismatch(
+            f"--classes: expected the data's classes, {', '.join(dataset.classes)}, in some order; got "
+            f"{', '.join(classes)}"
+        )
+    return replace(with_each_split(dataset, lambda split: Split(split.x, order[split.y])), classes=list(classes))
 
 
-def _gated(name: str, model: ModelProto) -> NodeProto:
-    """`If name/gate` → `name/gated (1, n, n_classes)`: the member's answer, or zeros."""
-    then_branch = GraphProto()
-    then_branch.CopyFrom(_prefixed(name, model))
-    then_branch.node.append(helper.make_node("Unsqueeze", [f"{name}/{OUTPUT}", "/axis_of_members"], [f"{name}/opened"]))
-    then_branch.output.append(helper.make_empty_tensor_value_info(f"{name}/opened"))
-    zeros = helper.make_node("ConstantOfShape", ["/shut_shape"], [f"{name}/shut"])
-    else_branch = helper.make_graph([zeros], f"{name}/shut", [], [helper.make_empty_tensor_value_info(f"{name}/shut")])
-    return helper.make_node(
-        "If", [f"{name}/gate"], [f"{name}/gated"], name=name, then_branch=then_branch, else_branch=else_branch
-    )
+def _once(classes: Sequence[str]) -> Sequence[str]:
+    if twice := first_repeated(classes):
+        raise Mismatch(f"--classes: expected each class once, got {twice!r} more often")
+    if len(classes) < 2 or "" in classes:
+        raise Mismatch(f"--classes: expected two names or more, got {', '.join(classes) or 'none'}")
+    return classes
 
 
-def _prefixed(name: str, model: ModelProto) -> GraphProto:
-    """The member's graph as the body of a branch: its names made its own, its inputs read from outside, no outputs."""
-    graph = GraphProto()
-    graph.CopyFrom(model.graph)
-    kept = {"", *(value.name for value in graph.input)}
-    _rename(graph, lambda old: old if old in kept else f"{name}/{old}")
-    graph.name = name
-    del graph.input[:], graph.output[:], graph.value_info[:]
-    return graph
+# ---- Members --------------------------------------------------------------------------------------------------------
 
 
-def _rename(graph: GraphProto, new: Callable[[str], str]) -> None:
-    """Rename every value of a graph and of the graphs inside it: ONNX lets no inner name hide an outer one."""
-    for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        value.name = new(value.name)
-    for node in graph.node:
-        node.name = new(node.name)
-        node.input[:] = [new(name) for name in node.input]
-        node.output[:] = [new(name) for name in node.output]
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                _rename(attribute.g, new)
-
-
-def _weighted_mean() -> Sequence[NodeProto]:
-    return [
-        helper.make_node("Cast", [GATES_INPUT], ["/open_gates"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [WEIGHTS_INPUT, "/open_gates"], ["/open_weights"]),
-        helper.make_node("ReduceSum", ["/open_weights"], ["/total_weight"], keepdims=1),
-        helper.make_node("Div", ["/open_weights", "/total_weight"], ["/shares"]),
-        helper.make_node("Unsqueeze", ["/shares", "/axes_of_a_weight"], ["/shares_of_rows"]),
-        helper.make_node("Mul", [MEMBER_PROBABILITIES, "/shares_of_rows"], ["/parts"]),
-        helper.make_node("ReduceSum", ["/parts", "/axis_of_members"], [OUTPUT], keepdims=0),
-    ]
-
-
-def _run_apart(name: str, model: ModelProto, rows: Rows) -> NDArray[np.float32]:
-    session = Session(model.SerializeToString(), where=f"member {name!r}")
-    (probabilities,) = session.run([OUTPUT], split_rows(rows, session.inputs))
-    return probabilities
-
-
-def _check_mean(
-    session: Session,
-    apart: NDArray[np.float32],
-    feeds: Mapping[str, NDArray[Any]],
-    weights: NDArray[np.float32] | None,
-) -> None:
-    strategy = "average" if weights is None else "weighted"
-    (mean,) = session.run([OUTPUT], feeds)
-    off = np.abs(mean - fuse(strategy, apart, weights=weights).probabilities)
-    if not off.max() <= MEAN_TOLERANCE:
-        row = int(off.max(axis=1).argmax())
-        raise PackingError(f"packed graph: probabilities of row {row} lie {off.max():.3g} from the server's {strategy}")
+def _checked(
+    sources: Mapping[str, Source],
+    dataset: Dataset,
+    adaptations: Mapping[str, Adaptation],
+    advance: Callable[[str, str], None],
+) -> tuple[list[Candidate], Dataset, list[str]]:
+    """Converted, and each proven on the rows that all of them take."""
+    drafts = []
+    for name, source in sources.items():
+        member = member_of(source, name, dataset, adaptations.get(name, AS_IT_IS))
+        drafts.append((member, member.to_onnx()))
+        advance(name, "check")
+    checked = [Checked(member, open_graph(member, graph)) for member, graph in drafts]
+    dataset, notes = with_facts(checked, dataset)
+    candidates = []
+    for name, graph in zip(sources, (graph for _, graph in drafts), strict=True):
+        # Made anew: its splits tell of rows, some of which may be left out.
+        member = member_of(sources[name], name, dataset, adaptations.get(name, AS_IT_IS))
+        candidates.append(Candidate(name, member.framework, graph, check_parity(member, graph, dataset)))
+        advance(name, "done")
+    return candidates, dataset, notes

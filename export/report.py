@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
 from export.candidate import Candidate
@@ -16,7 +17,19 @@ from server.fusion import FLOOR, STRATEGIES
 from server.manifest import Manifest, MemberSpec
 
 REPORT_FILE = "report.json"
-SOFTWARE = ("keras", "numpy", "onnx", "onnxruntime", "scikit-learn", "xgboost-cpu", "xgboost")
+SOFTWARE = (
+    "keras",
+    "lightgbm",
+    "numpy",
+    "onnx",
+    "onnxmltools",
+    "onnxruntime",
+    "scikit-learn",
+    "skl2onnx",
+    "tf2onnx",
+    "xgboost-cpu",
+    "xgboost",
+)
 
 
 def make_report(
@@ -27,6 +40,7 @@ def make_report(
     dataset: Dataset,
     *,
     seed: int,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that the report says, ready for JSON."""
     keys = [f"member:{member.name}" for member in manifest.members]
@@ -61,8 +75,21 @@ def make_report(
             for strategy in STRATEGIES
         },
         "weights": fitted.choice,
+        "notes": [*notes, *_at_chance(manifest, test, dataset)],
         "software": {"python": platform.python_version(), **_versions()},
     }
+
+
+def _at_chance(manifest: Manifest, test: Evaluation, dataset: Dataset) -> list[str]:
+    """Members that do no better than saying the commonest class every time: a sign that something does not fit."""
+    commonest = np.bincount(dataset.test.y).max() / len(dataset.test)
+    accuracies = {member.name: test.scores(f"member:{member.name}")["accuracy"].value for member in manifest.members}
+    return [
+        f"member {name!r} is right on {accuracy:.4f} of the test rows, no better than always saying the commonest "
+        f"class ({commonest:.4f}): its inputs may want scaling (--scale), or its classes another order (--classes)"
+        for name, accuracy in accuracies.items()
+        if accuracy <= commonest
+    ]
 
 
 def to_json(contents: dict[str, Any]) -> bytes:

@@ -1,13 +1,12 @@
-"""`committee-server`, or `python -m server`: serve a repository of ensembles."""
+"""`committee-server`, or `python -m server`."""
 
 import sys
 
-from server.settings import read_settings
-from server.workers import serve
+from server import cli
 
 
 def main() -> None:
-    sys.exit(serve(read_settings(sys.argv[1:])))
+    sys.exit(cli.run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """An ensemble in memory: runs its members on a batch of rows."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,8 @@ from server.errors import InvalidRepository, MemberFailed
 from server.fusion import STRATEGIES
 from server.manifest import GATES_INPUT, REPORT_FILE, InputSpec, Manifest, MemberSpec
 from server.rows import Rows, split_rows
-from server.session import Session, TensorSpec
+from server.session import TYPES, Session, TensorSpec, shown_shape
 
-TYPES = {"FP32": "tensor(float)", "BYTES": "tensor(string)"}
-"""By datatype: ONNX Runtime's word for it."""
 SUM_TOLERANCE = 1e-3
 """How far a member's probabilities may sum from 1, and one of them lie below 0: some converters leave it at that."""
 
@@ -22,21 +20,33 @@ SUM_TOLERANCE = 1e-3
 class Ensemble:
     """The members that a manifest names, loaded from the bytes of its files.
 
-    Members that name the same file share its session. Raises InvalidRepository, naming `where`, if a file is not a
-    graph that ONNX Runtime takes, or if its tensors are not what the manifest says.
+    Members that name the same file share its session; `graphs` are sessions that are open already. Raises
+    InvalidRepository, naming `where`, if a file is not a graph that ONNX Runtime takes, or if its tensors are not what
+    the manifest says. An ensemble of one input gives it to a graph of one input, whatever the graph calls it.
     """
 
-    def __init__(self, manifest: Manifest, files: Mapping[str, bytes], *, where: str, threads: int = 1) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        *,
+        where: str,
+        threads: int = 1,
+        graphs: Mapping[str, Session] | None = None,
+        verified: bool = False,
+    ) -> None:
         self.manifest = manifest
         self.where = where
+        self.verified = verified
+        """Whether its files are those that were published, by their hashes, and its recorded answers are replayed."""
         self.names = [member.name for member in manifest.members]
         self.temperatures = np.array([member.temperature for member in manifest.members], dtype=np.float32)
         self._weights = {
             strategy: np.array([member.weights.get(strategy, 1.0) for member in manifest.members], dtype=np.float64)
             for strategy in STRATEGIES
         }
-        files_of_members = dict.fromkeys(member.file for member in manifest.members)
-        self._graphs = [_Graph(manifest, name, files[name], f"{where}/{name}", threads) for name in files_of_members]
+        graphs = graphs or open_graphs(manifest.members, files, where=where, threads=threads)
+        self._graphs = [_Graph(manifest, name, session) for name, session in graphs.items()]
         self.report = _parse_report(files[REPORT_FILE], f"{where}/{REPORT_FILE}") if REPORT_FILE in files else None
 
     def weights(self, strategy: str) -> NDArray[np.float64]:
@@ -66,6 +76,21 @@ class Ensemble:
         )
 
 
+class NamesFile(Protocol):
+    """A member, of a manifest that is complete or of one that is not yet."""
+
+    @property
+    def file(self) -> str: ...
+
+
+def open_graphs(
+    members: Iterable[NamesFile], files: Mapping[str, bytes], *, where: str, threads: int = 1
+) -> dict[str, Session]:
+    """A session for each file that the members name. Raises InvalidRepository."""
+    names = dict.fromkeys(member.file for member in members)
+    return {name: Session(files[name], where=f"{where}/{name}", threads=threads) for name in names}
+
+
 def are_distributions(probabilities: NDArray[np.float32]) -> bool:
     """Whether all of `(…, n_classes)` are, but for rounding, probabilities that sum to 1; NaN is none."""
     off = np.abs(probabilities.sum(axis=-1) - 1)
@@ -75,22 +100,22 @@ def are_distributions(probabilities: NDArray[np.float32]) -> bool:
 class _Graph:
     """One file of an ensemble: a session, and which members it answers for."""
 
-    def __init__(self, manifest: Manifest, name: str, data: bytes, where: str, threads: int) -> None:
-        self._session = Session(data, where=where, threads=threads)
-        self._inputs = [spec.name for spec in manifest.inputs if spec.name in self._session.inputs]
+    def __init__(self, manifest: Manifest, name: str, session: Session) -> None:
+        self._session = session
         self._members = {index: spec for index, spec in enumerate(manifest.members) if spec.file == name}
         for spec in self._members.values():
-            _check_contract(spec, manifest, self._session)
+            _check_contract(spec, manifest, session)
         # The manifest has it that all of a file's members have a gate, or none.
         gated = next(iter(self._members.values())).gate is not None
-        self._n_gates = _n_gates(self._session) if gated else None
+        self._inputs = {spec.name: tensor for tensor, spec in _pair(manifest.inputs, session, gated=gated).items()}
+        self._n_gates = _n_gates(session) if gated else None
 
     def run(self, rows: Rows, chosen: Sequence[int], answer: NDArray[np.float32]) -> None:
         """Run those of the `chosen` members that are in this file, and write what they answer to their places."""
         wanted = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
         if not wanted:
             return
-        feeds = split_rows(rows, self._inputs)
+        feeds = {self._inputs[name]: tensor for name, tensor in split_rows(rows, self._inputs).items()}
         expected = answer.shape[1:]
         if self._n_gates is not None:
             gates = feeds[GATES_INPUT] = np.zeros(self._n_gates, dtype=np.bool_)
@@ -134,20 +159,29 @@ def _check_contract(member: MemberSpec, manifest: Manifest, session: Session) ->
 
 def _check_inputs(where: str, specs: Sequence[InputSpec], member: MemberSpec, session: Session) -> None:
     inputs = dict(session.inputs)
-    for spec in specs:
-        if (tensor := inputs.pop(spec.name, None)) is not None:
-            _check_tensor(where, tensor, TYPES[spec.datatype], (None, *spec.shape))
+    pairs = _pair(specs, session, gated=member.gate is not None)
+    for name, spec in pairs.items():
+        _check_tensor(where, inputs.pop(name), TYPES[spec.datatype], (None, *spec.shape))
     if member.gate is not None:
         gates = inputs.pop(GATES_INPUT, None) or session.optional_inputs.get(GATES_INPUT)
         if gates is None or gates.type != "tensor(bool)" or len(gates.shape) != 1 or gates.shape[0] is None:
             raise InvalidRepository(f"{where}: has a gate, but the graph has no input {GATES_INPUT!r} of booleans")
         if member.gate >= gates.shape[0]:
             raise InvalidRepository(f"{where}: gate {member.gate} is not below the graph's {gates.shape[0]} gates")
-    names = [spec.name for spec in specs]
-    if session.inputs.keys().isdisjoint(names):
-        raise InvalidRepository(f"{where}: expected {_one_of(names)}, got {sorted(session.inputs)}")
+    if not pairs:
+        raise InvalidRepository(
+            f"{where}: expected {_one_of([spec.name for spec in specs])}, got {sorted(session.inputs)}"
+        )
     if inputs:
         raise InvalidRepository(f"{where}: the graph wants inputs that nobody gives: {sorted(inputs)}")
+
+
+def _pair(specs: Sequence[InputSpec], session: Session, *, gated: bool) -> dict[str, InputSpec]:
+    """By name of the graph's tensor: the input that it reads. Of one input on either side, the name does not matter."""
+    own = [name for name in session.inputs if not (gated and name == GATES_INPUT)]
+    if len(specs) == len(own) == 1:
+        return {own[0]: specs[0]}
+    return {spec.name: spec for spec in specs if spec.name in own}
 
 
 def _one_of(names: Sequence[str]) -> str:
@@ -161,10 +195,6 @@ def _check_tensor(where: str, tensor: TensorSpec, type_: str, shape: tuple[int |
     )
     if tensor.type != type_ or not fits:
         raise InvalidRepository(
-            f"{where}: expected {tensor.name!r} to be {type_} of shape {_shown(shape)}, "
-            f"got {tensor.type} of shape {_shown(tensor.shape)}"
+            f"{where}: expected {tensor.name!r} to be {type_} of shape {shown_shape(shape)}, "
+            f"got {tensor.type} of shape {shown_shape(tensor.shape)}"
         )
-
-
-def _shown(shape: tuple[int | None, ...]) -> str:
-    return "[" + ", ".join("n" if size is None else str(size) for size in shape) + "]"

@@ -33,7 +33,13 @@ InputName = Annotated[
 ]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+VersionNumber = Annotated[int, Field(ge=1, lt=10**9)]
+ClassNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2)]
+RowLimit = Annotated[int, Field(ge=1, le=1 << 16)]
+Gate = Annotated[int, Field(ge=0, lt=1 << 16)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class InputSpec(Table):
@@ -82,12 +88,12 @@ class MemberSpec(Table):
     framework: str = ""
     file: FileName
     output: str
-    gate: Annotated[int | None, Field(ge=0, lt=1 << 16)] = None
+    gate: Gate | None = None
     weights: dict[str, Weight] = Field(default_factory=dict)
     """By strategy, as fitted on validation data; 1 for a strategy that is not named."""
-    temperature: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 1.0
+    temperature: Temperature = 1.0
     """Divides the member's log-probabilities to calibrate them (Guo et al. 2017)."""
-    cost_us: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    cost_us: Cost | None = None
     """Microseconds a row, measured alone, one thread, in batches of 64."""
 
 
@@ -98,19 +104,22 @@ class FileSpec(Table):
 
 
 class Manifest(Table):
-    """What `ensemble.toml` says. A version's folder holds this file and the files that it lists, nothing else."""
+    """What `ensemble.toml` says. A version's folder holds this file and the files that it lists, nothing else.
+
+    A hand-made one may say less: `server.handmade` reads the rest off the graphs.
+    """
 
     format: Literal[1] = 1
     """The version of the manifest's format."""
     name: Name
-    version: Annotated[int, Field(ge=1, lt=10**9)]
+    version: VersionNumber
     task: Literal["classification"] = "classification"
     description: str = ""
     created: str = ""
     default_strategy: str = "average"
-    max_batch_size: Annotated[int, Field(ge=1, le=1 << 16)] = 4096
+    max_batch_size: RowLimit = 4096
     """The most rows that one request may hold."""
-    classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2)]
+    classes: ClassNames
     inputs: Annotated[list[InputSpec], Field(min_length=1, max_length=4096)]
     members: Annotated[list[MemberSpec], Field(min_length=1, max_length=256)]
     files: Annotated[list[FileSpec], Field(min_length=1)]

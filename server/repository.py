@@ -1,37 +1,35 @@
 """The model repository: finds the versions of every ensemble, verifies them, loads them, and hands them out.
 
 Layout: `<root>/<ensemble>/<version>/`, where the version's folder holds `ensemble.toml` and exactly the files that it
-lists. Folders whose name starts with a dot are being published and are not looked at.
+lists or, if it is made by hand, that its members name. Folders whose name starts with a dot are being published and are
+not looked at.
 """
 
 import errno
 import hashlib
-import io
 import os
 import re
 import stat
-import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from server.ensemble import Ensemble, are_distributions
-from server.errors import InvalidRepository, MemberFailed, NotFound
+from server.ensemble import Ensemble, open_graphs
+from server.errors import InvalidRepository, NotFound
 from server.fusion import STRATEGIES
-from server.manifest import MANIFEST_FILE, NAME_PATTERN, VECTORS_FILE, InputSpec, Manifest, parse_manifest
-from server.rows import join_tensors
+from server.handmade import Draft, is_hand_made, parse_draft, resolve
+from server.manifest import MANIFEST_FILE, NAME_PATTERN, REPORT_FILE, Manifest, parse_manifest
+from server.proof import probe, replay
 
 Versions = Literal["latest", "all"] | frozenset[int]
 
 MANIFEST_LIMIT = 1 << 20
 """Bytes; a manifest that is larger is refused unread."""
-TOLERANCE = 1e-4
-"""How far a replayed test vector may lie from the recorded probability: CPUs differ in their last digits."""
-VECTORS_LIMIT = 1 << 28
-"""Bytes that the test vectors may hold once decompressed."""
+GRAPH_LIMIT = 1 << 31
+"""Bytes; no protobuf holds more."""
+VERSION_PATTERN = r"[1-9][0-9]{0,8}"
+COMPANIONS = frozenset({REPORT_FILE, "README.md"})
+"""Files that may lie beside those that a hand-made manifest names."""
 
 
 class Repository:
@@ -68,110 +66,125 @@ class Repository:
 
 def find_versions(root: Path, versions: Versions = "latest") -> list[Path]:
     """The chosen versions' folders of every ensemble under `root`, in order. Raises InvalidRepository."""
+    return [path for folder in find_ensembles(root) for path in choose_versions(folder, versions)]
+
+
+def find_ensembles(root: Path) -> list[Path]:
+    """The folders of the ensembles under `root`, in order. Raises InvalidRepository if there are none."""
     try:
         if not root.is_dir():
             raise InvalidRepository(f"{root}: expected a folder, the model repository; there is none")
-        found = [path for folder in _folders(root) for path in _chosen(folder, versions)]
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as exc:
         raise InvalidRepository(f"{exc.filename}: {exc.strerror}") from exc
-    if not found:
+    if not folders:
         raise InvalidRepository(f"{root}: expected at least one ensemble, <name>/<version>/{MANIFEST_FILE}; got none")
-    return found
-
-
-def read_version(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
-    """Read and verify the files of one version against its manifest, without loading any graph.
-
-    Raises InvalidRepository in one line: which file, what was expected, what came.
-    """
-    path = folder / MANIFEST_FILE
-    manifest = parse_manifest(_read_regular(path, limit=MANIFEST_LIMIT), where=str(path))
-    if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
-        raise InvalidRepository(
-            f"{path}: says ensemble {manifest.name!r} version {manifest.version}, "
-            f"but stands in {folder.parent.name}/{folder.name}"
-        )
-    if manifest.default_strategy not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        raise InvalidRepository(f"{path}: default_strategy: expected one of {known}, got {manifest.default_strategy!r}")
-    for member in manifest.members:
-        fitted = [name for name, strategy in STRATEGIES.items() if strategy.weights == "fitted"]
-        if unknown := sorted(set(member.weights) - set(fitted)):
-            known = ", ".join(fitted)
-            raise InvalidRepository(f"{path}: member {member.name!r}: weights for {unknown}; expected some of {known}")
-    return manifest, _read_listed(folder, manifest)
-
-
-def load_version(folder: Path, *, threads: int = 1) -> Ensemble:
-    """Verify one version, load its graphs and replay its test vectors. Raises InvalidRepository."""
-    manifest, files = read_version(folder)
-    ensemble = Ensemble(manifest, files, where=str(folder), threads=threads)
-    replay(ensemble, files)
-    return ensemble
-
-
-def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
-    """Run the recorded inputs, which also warms the graphs, and compare. Raises InvalidRepository."""
-    where = f"{ensemble.where}/{VECTORS_FILE}"
-    if VECTORS_FILE not in files:
-        raise InvalidRepository(f"{where}: expected test vectors; the manifest lists none")
-    specs = ensemble.manifest.inputs
-    tensors, expected = _read_vectors(files[VECTORS_FILE], specs, where)
-    for spec in specs:
-        n_rows = None if spec is specs[0] else len(tensors[specs[0].name])
-        _check_array(where, spec.name, tensors[spec.name], (n_rows, *spec.shape), spec.datatype)
-    rows = join_tensors(tensors, specs)
-    shape = (len(ensemble.names), len(rows), len(ensemble.manifest.classes))
-    _check_array(where, "member_probabilities", expected, shape)
-    if not are_distributions(expected):
-        raise InvalidRepository(f"{where}: expected member_probabilities to be distributions over the classes")
-    try:
-        answered = ensemble.run(rows)
-    except MemberFailed as exc:
-        raise InvalidRepository(f"{where}: replaying it failed: {exc}") from exc
-    off = np.abs(answered - expected)
-    if not off.max() <= TOLERANCE:
-        member, row, klass = np.unravel_index(off.argmax(), off.shape)
-        raise InvalidRepository(
-            f"{where}: member {ensemble.names[member]!r}, row {row}, class {klass}: expected "
-            f"{expected[member, row, klass]:.6f}, the graph answered {answered[member, row, klass]:.6f}"
-        )
-
-
-def _folders(root: Path) -> list[Path]:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    for folder in folders:
-        if not re.fullmatch(NAME_PATTERN, folder.name):
-            raise InvalidRepository(f"{root}: expected names of ensembles, {NAME_PATTERN}, got {folder.name!r}")
     return folders
 
 
-def _chosen(folder: Path, versions: Versions) -> list[Path]:
-    numbered: dict[int, Path] = {}
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if not path.is_dir() or not re.fullmatch(r"[1-9][0-9]{0,8}", path.name):
-            raise InvalidRepository(f"{folder}: expected only folders 1, 2, 3, …, one a version; got {path.name!r}")
-        numbered[int(path.name)] = path
+def choose_versions(folder: Path, versions: Versions) -> list[Path]:
+    """The chosen versions' folders of one ensemble, in order. Raises InvalidRepository."""
+    if not re.fullmatch(NAME_PATTERN, folder.name):
+        raise InvalidRepository(f"{folder.parent}: expected names of ensembles, {NAME_PATTERN}, got {folder.name!r}")
+    numbered, strangers = list_versions(folder)
+    if strangers:
+        raise InvalidRepository(f"{folder}: expected only folders 1, 2, 3, …, one a version; got {strangers[0]!r}")
     if not numbered:
         raise InvalidRepository(f"{folder}: expected at least one version; got none")
     if versions == "latest":
         return [numbered[max(numbered)]]
     if versions == "all":
-        return [numbered[number] for number in sorted(numbered)]
+        return list(numbered.values())
     if not (kept := sorted(versions & numbered.keys())):
         raise InvalidRepository(f"{folder}: expected one of the versions {sorted(versions)}, got {sorted(numbered)}")
     return [numbered[number] for number in kept]
 
 
-def _read_listed(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    listed = {file.name for file in manifest.files}
+def list_versions(folder: Path) -> tuple[dict[int, Path], list[str]]:
+    """An ensemble's versions by number, in order, and the names of what else is there. Raises InvalidRepository."""
     try:
-        present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        found = {path: path.is_dir() and re.fullmatch(VERSION_PATTERN, path.name) for path in paths}
+    except OSError as exc:
+        raise InvalidRepository(f"{exc.filename}: {exc.strerror}") from exc
+    numbered = {int(path.name): path for path, fits in found.items() if fits}
+    return dict(sorted(numbered.items())), sorted(path.name for path, fits in found.items() if not fits)
+
+
+def read_version(folder: Path) -> tuple[Manifest | Draft, dict[str, bytes]]:
+    """Read the files of one version and verify what can be without loading any graph.
+
+    Raises InvalidRepository in one line: which file, what was expected, what came.
+    """
+    path = folder / MANIFEST_FILE
+    data = _read_regular(path, limit=MANIFEST_LIMIT)
+    if is_hand_made(data):
+        draft = parse_draft(data, where=str(path))
+        _check_said(draft, folder)
+        return draft, _read_named(folder, draft)
+    manifest = parse_manifest(data, where=str(path))
+    _check_said(manifest, folder)
+    return manifest, _read_listed(folder, manifest)
+
+
+def load_version(folder: Path, *, threads: int = 1) -> Ensemble:
+    """Verify one version, load its graphs and see that they answer as they should. Raises InvalidRepository."""
+    said, files = read_version(folder)
+    where = str(folder)
+    if isinstance(said, Manifest):
+        ensemble = Ensemble(said, files, where=where, threads=threads, verified=True)
+        replay(ensemble, files)
+        return ensemble
+    graphs = open_graphs(said.members, files, where=where, threads=threads)
+    name, version = folder.parent.name, int(folder.name)
+    manifest = resolve(said, files, graphs, name=name, version=version, where=str(folder / MANIFEST_FILE))
+    ensemble = Ensemble(manifest, files, where=where, graphs=graphs)
+    probe(ensemble)
+    return ensemble
+
+
+def _check_said(said: Manifest | Draft, folder: Path) -> None:
+    """What a manifest says of its place, and of the strategies."""
+    path = folder / MANIFEST_FILE
+    place = (folder.parent.name, folder.name)
+    if (said.name or place[0], str(said.version or place[1])) != place:
+        raise InvalidRepository(
+            f"{path}: says ensemble {said.name!r} version {said.version}, but stands in {place[0]}/{place[1]}"
+        )
+    if not re.fullmatch(NAME_PATTERN, place[0]) or not re.fullmatch(VERSION_PATTERN, place[1]):
+        raise InvalidRepository(f"{path}: expected to stand in <name>/<version>, got {place[0]}/{place[1]}")
+    if said.default_strategy not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
+        raise InvalidRepository(f"{path}: default_strategy: expected one of {known}, got {said.default_strategy!r}")
+    fitted = [name for name, strategy in STRATEGIES.items() if strategy.weights == "fitted"]
+    for member in said.members:
+        if unknown := sorted(set(member.weights) - set(fitted)):
+            raise InvalidRepository(
+                f"{path}: member {(member.name or member.file)!r}: weights for {unknown}; "
+                f"expected some of {', '.join(fitted)}"
+            )
+
+
+def _read_named(folder: Path, draft: Draft) -> dict[str, bytes]:
+    """The files of a hand-made version: those that its members name, and the report if there is one."""
+    named = {member.file for member in draft.members}
+    present = _present(folder)
+    if strangers := present - named - COMPANIONS:
+        raise InvalidRepository(f"{folder}: files that no member names: {sorted(strangers)}")
+    wanted = sorted(named | (present & {REPORT_FILE}))
+    return {name: _read_regular(folder / name, limit=GRAPH_LIMIT) for name in wanted}
+
+
+def _present(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
     except OSError as exc:
         raise InvalidRepository(f"{folder}: {exc.strerror}") from exc
-    if strangers := present - listed:
+
+
+def _read_listed(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    listed = {file.name for file in manifest.files}
+    if strangers := _present(folder) - listed:
         raise InvalidRepository(f"{folder}: files that the manifest does not list: {sorted(strangers)}")
     files: dict[str, bytes] = {}
     for file in manifest.files:
@@ -208,39 +221,3 @@ def _read_regular(path: Path, *, limit: int) -> bytes:
         raise InvalidRepository(f"{path}: {exc.strerror}") from exc
     finally:
         os.close(descriptor)
-
-
-def _read_vectors(
-    data: bytes, specs: Sequence[InputSpec], where: str
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
-    """The recorded tensors, by input, and what the members answered to them."""
-    names = [spec.name for spec in specs]
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-            if size > VECTORS_LIMIT:
-                raise ValueError(f"they decompress to {size} bytes, more than {VECTORS_LIMIT}")
-            tensors = {name: _read_array(archive, name) for name in names}
-            return tensors, _read_array(archive, "member_probabilities")
-    except Exception as exc:  # zipfile and numpy raise a dozen kinds over bytes that are no arrays
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        wanted = ", ".join(names)
-        raise InvalidRepository(f"{where}: expected the arrays {wanted} and member_probabilities: {reason}") from exc
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _check_array(
-    where: str, name: str, array: NDArray[Any], shape: tuple[int | None, ...], datatype: str = "FP32"
-) -> None:
-    fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-    right = array.dtype.kind == "U" if datatype == "BYTES" else array.dtype == np.float32
-    if not right or not fits or not array.size:
-        wanted = ", ".join("n" if size is None else str(size) for size in shape)
-        element = "text" if datatype == "BYTES" else "float32"
-        raise InvalidRepository(
-            f"{where}: expected {name} to be {element} of shape ({wanted}), got {array.dtype} {array.shape}"
-        )

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from server.errors import InvalidRepository, MemberFailed
 
 PROVIDERS = ("CPUExecutionProvider",)
+TYPES = {"FP32": "tensor(float)", "BYTES": "tensor(string)"}
+"""By datatype: ONNX Runtime's word for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,14 @@ class TensorSpec:
     name: str
     type: str
     shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.type} {shown_shape(self.shape)}"
+
+
+def shown_shape(shape: Sequence[int | None]) -> str:
+    """`[n, 4]`: an `n` where a dimension is free."""
+    return "[" + ", ".join("n" if size is None else str(size) for size in shape) + "]"
 
 
 class Session:

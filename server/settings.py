@@ -2,9 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -60,35 +59,9 @@ class Settings(BaseSettings):
     ] = "info"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage that argparse puts before it."""
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def read_settings(arguments: Sequence[str]) -> Settings:
-    """From the command's options, else the environment, else the defaults.
-
-    A wrong value ends the process with one line on stderr and exit code 2.
-    """
-    parser = _parser()
-    options = vars(parser.parse_args(arguments))
-    try:
-        return Settings(**options)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        source = _option(name) if name in options else ENV_PREFIX + name.upper()
-        parser.error(f"{source}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROGRAM,
-        description="Serve a repository of ensembles.",
-        epilog="An option wins over its environment variable.",
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting; one that is not given is not among the parsed."""
+    parser.epilog = "An option wins over its environment variable."
     for name, field in Settings.model_fields.items():
         default = "one a core" if field.default_factory else field.default
         parser.add_argument(
@@ -97,7 +70,21 @@ def _parser() -> argparse.ArgumentParser:
             metavar=name.rpartition("_")[2].upper(),
             help=f"{field.description} (default: {default}; environment: {ENV_PREFIX}{name.upper()})",
         )
-    return parser
+
+
+def read_settings(options: argparse.Namespace) -> Settings:
+    """From the command's options, else the environment, else the defaults.
+
+    Raises ValueError in one line: which option or variable, what was expected, what came.
+    """
+    given = vars(options)
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        source = _option(name) if name in given else ENV_PREFIX + name.upper()
+        raise ValueError(f"{source}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}") from exc
 
 
 def _option(name: str) -> str:

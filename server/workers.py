@@ -4,6 +4,7 @@
 where the processes share their metrics, and `serve` has to say so first.
 """
 
+import argparse
 import logging
 import logging.config
 import os
@@ -24,9 +25,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from uvicorn_worker import UvicornWorker
 
+from server import verify
 from server.errors import InvalidRepository
 from server.repository import find_versions, read_version
-from server.settings import PROGRAM, Settings
+from server.settings import PROGRAM, Settings, read_settings
+from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
 
 GRACE_SECONDS = 30
 """How long requests in flight may take to end once the stop has begun."""
@@ -36,8 +39,22 @@ NOTIFY_SECONDS = 2
 """How often a worker stirs, and looks whether it still has a supervisor."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections, so that it is they who close them."""
+TRIAL_SECONDS = 120
+"""How long it may take, before the workers are rolled, to see that the repository can be served."""
+RETRY_SECONDS = 10
+"""How long a worker waits, that replaces one which has died and cannot load the repository, before the next tries."""
 
 logger = logging.getLogger(__name__)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve as the options and the environment say. Returns the exit code: 2, after one line, if they are wrong."""
+    try:
+        settings = read_settings(options)
+    except ValueError as exc:
+        print(f"{PROGRAM}: {exc}", file=sys.stderr)  # noqa: T201
+        return 2
+    return serve(settings)
 
 
 def serve(settings: Settings) -> int:
@@ -69,7 +86,8 @@ def check_repository(settings: Settings) -> None:
     names = sorted({folder.parent.name for folder in folders})
     if settings.default not in names:
         raise InvalidRepository(
-            f"{settings.models}: expected the default ensemble {settings.default!r}; there are: {', '.join(names)}"
+            f"{settings.models}: expected the default ensemble {settings.default!r}; there are: {', '.join(names)} "
+            "(--default says which is meant)"
         )
 
 
@@ -112,12 +130,21 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             super().load_wsgi()
+            _mark(self.cfg.worker_tmp_dir, "loaded")
         except InvalidRepository as exc:
-            if _is_first_to_fail(self.cfg.worker_tmp_dir):  # the others would say the same
-                logger.critical(str(exc))
-            sys.exit(Arbiter.APP_LOAD_ERROR)
+            self._give_up(exc)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    def _give_up(self, exc: InvalidRepository) -> NoReturn:
+        if (Path(self.cfg.worker_tmp_dir) / "loaded").exists():
+            # What it had served has been changed on disk. The other workers have it in memory, and go on.
+            logger.error("a worker could not be replaced, the next tries in %d seconds: %s", RETRY_SECONDS, exc)
+            signal.sigtimedwait({signal.SIGTERM}, RETRY_SECONDS)
+            sys.exit(os.EX_TEMPFAIL)
+        if _mark(self.cfg.worker_tmp_dir, "failed"):  # the others would say the same
+            logger.critical(str(exc))
+        sys.exit(Arbiter.APP_LOAD_ERROR)
 
     async def callback_notify(self) -> None:
         await super().callback_notify()
@@ -129,12 +156,32 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 class _Supervisor(Arbiter):  # type: ignore[misc]
     def reload(self) -> None:
         """Roll the workers, unless the repository has become one that cannot be served."""
-        try:
-            check_repository(self.app.settings)
-        except InvalidRepository as exc:
-            logger.error("not reloaded: %s", exc)
+        if fault := self._try_repository():
+            logger.error("not reloaded: %s", fault)
         else:
             super().reload()
+
+    def _try_repository(self) -> str | None:
+        """What keeps the repository from being served; None if nothing does.
+
+        Its graphs are loaded in another process, for this one is to be forked. Told to stop meanwhile, it stops.
+        """
+        settings: Settings = self.app.settings
+        try:
+            check_repository(settings)
+        except InvalidRepository as exc:
+            return str(exc)
+        trial = verify.start_apart(settings.models, settings.versions)
+
+        def stop(sig: int, frame: FrameType | None) -> None:
+            trial.kill()
+            self.signal(sig, frame)
+
+        _on_stop(stop)
+        try:
+            return verify.wait_for_fault(trial, timeout=TRIAL_SECONDS)
+        finally:
+            _on_stop(self.signal)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
@@ -194,10 +241,10 @@ def _exit(sig: int, frame: FrameType | None) -> NoReturn:
     sys.exit(0)
 
 
-def _is_first_to_fail(folder: str) -> bool:
-    """Of all the workers that share this folder."""
+def _mark(folder: str, what: str) -> bool:
+    """Leave a mark for all the workers that share this folder. Returns whether this is the first."""
     try:
-        (Path(folder) / "failed").touch(exist_ok=False)
+        (Path(folder) / what).touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
@@ -206,7 +253,7 @@ def _is_first_to_fail(folder: str) -> bool:
 def _is_news(record: logging.LogRecord) -> bool:
     """Of a worker that cannot load the repository, and has said why, gunicorn has three more lines to tell."""
     if record.msg == "Worker (pid:%s) exited with code %s." and isinstance(record.args, tuple):
-        return bool(record.args[1] != Arbiter.APP_LOAD_ERROR)
+        return record.args[1] not in (Arbiter.APP_LOAD_ERROR, os.EX_TEMPFAIL)
     return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
 
 

@@ -1,6 +1,7 @@
-"""A tiny real ensemble for tests: linear members over four features and three classes, as ONNX files.
+"""Tiny real ensembles for tests: linear members over four features and three classes, as ONNX files.
 
-Every answer can be worked out by hand: member `k` answers `softmax(x @ W[k])`.
+Every answer can be worked out by hand: member `k` answers `softmax(x @ W[k])`. Of the ensemble that reads a table the
+four features are made of the columns `age` and `job`.
 """
 
 import hashlib
@@ -19,6 +20,9 @@ from server.manifest import GATES_INPUT, MANIFEST_FILE, VECTORS_FILE
 
 CLASSES = ["red", "green", "blue"]
 N_FEATURES = 4
+JOBS = ["cook", "nurse", "pilot"]
+USUAL_AGE = 40.0
+"""Stands for an age that is missing."""
 
 
 def coefficients(n_members: int) -> NDArray[np.float32]:
@@ -99,7 +103,8 @@ def graph(
     """The bytes of an ONNX model that the checker accepts."""
     initializers = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
     body = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(body, opset_imports=opsets, ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -164,4 +169,99 @@ def write_packed(root: Path, *, n_members: int = 3, name: str = "packed", versio
         member |= {"file": "ensemble.onnx", "output": "member_probabilities", "gate": k}
     x = rows(16, seed=1)
     files = {"ensemble.onnx": packed_members(coefficients(n_members)), VECTORS_FILE: vectors(x, answers(x, n_members))}
+    return write_version(root, contents, files)
+
+
+def people(n: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """A table's tensors: `age (n, 1)` float32, every third one missing, and `job (n, 1)` of str."""
+    rng = np.random.default_rng(seed)
+    age = rng.integers(18, 66, (n, 1)).astype(np.float32)
+    age[::3] = np.nan
+    return {"age": age, "job": rng.choice(JOBS, (n, 1)).astype(object)}
+
+
+def table_answers(tensors: Mapping[str, NDArray[Any]], n_members: int) -> NDArray[np.float32]:
+    """What the members answer to `people`: `(n_members, n, 3)`. A job that is none of the three is no feature."""
+    age = np.where(np.isnan(tensors["age"]), np.float32(USUAL_AGE), tensors["age"]) / np.float32(USUAL_AGE)
+    job = (tensors["job"] == np.array(JOBS, dtype=object)).astype(np.float32)
+    return answers(np.hstack([age, job]), n_members)
+
+
+def table_member(weights: NDArray[np.float32]) -> bytes:
+    """An ONNX graph `age (n, 1) float, job (n, 1) string -> probabilities (n, 3)`."""
+    ml: dict[str, Any] = {"domain": "ai.onnx.ml"}
+    imputing: dict[str, Any] = {"imputed_value_floats": [USUAL_AGE], "replaced_value_float": float("nan")}
+    return graph(
+        [
+            helper.make_node("Imputer", ["age"], ["years"], **imputing, **ml),
+            helper.make_node("Div", ["years", "usual"], ["scaled"]),
+            helper.make_node("OneHotEncoder", ["job"], ["jobs"], cats_strings=JOBS, zeros=1, **ml),
+            helper.make_node("Squeeze", ["jobs", "axis"], ["flat"]),
+            helper.make_node("Concat", ["scaled", "flat"], ["features"], axis=1),
+            helper.make_node("MatMul", ["features", "W"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        [
+            helper.make_tensor_value_info("age", TensorProto.FLOAT, ["n", 1]),
+            helper.make_tensor_value_info("job", TensorProto.STRING, ["n", 1]),
+        ],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        {"W": weights, "usual": np.array([USUAL_AGE], dtype=np.float32), "axis": np.array([1])},
+    )
+
+
+def write_table_ensemble(
+    root: Path, *, n_members: int = 2, name: str = "people", version: int = 1, **changes: Any
+) -> Path:
+    """Write a valid version of an ensemble over the columns `age`, which may be missing, and `job`."""
+    inputs = [
+        {"name": "age", "datatype": "FP32", "shape": [1], "low": 0.0, "high": 120.0, "missing": True},
+        {"name": "job", "datatype": "BYTES", "shape": [1], "categories": JOBS},
+    ]
+    files = {f"m{k + 1}.onnx": table_member(w) for k, w in enumerate(coefficients(n_members))}
+    tensors = people(16, seed=1)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        age=tensors["age"],
+        job=tensors["job"].astype(np.str_),
+        member_probabilities=table_answers(tensors, n_members),
+    )
+    files[VECTORS_FILE] = buffer.getvalue()
+    contents = manifest(n_members, name=name, version=version, **{"inputs": inputs, **changes})
+    return write_version(root, contents, files)
+
+
+def picture_answers(pixels: NDArray[Any], n_members: int) -> NDArray[np.float32]:
+    """What the members of `write_picture_ensemble` answer to pictures `(n, 2, 2, 1)`: `(n_members, n, 3)`."""
+    return answers((pixels.reshape(-1, N_FEATURES) / 255).astype(np.float32), n_members)
+
+
+def picture_member(weights: NDArray[np.float32], shape: Sequence[int]) -> bytes:
+    """An ONNX graph `image (n, *shape) -> probabilities (n, 3)`: softmax of a product of the pixels by 255."""
+    return graph(
+        [
+            helper.make_node("Reshape", ["image", "flat"], ["pixels"]),
+            helper.make_node("Div", ["pixels", "white"], ["scaled"]),
+            helper.make_node("MatMul", ["scaled", "W"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *shape])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        {"W": weights, "white": np.array([255], dtype=np.float32), "flat": np.array([-1, len(weights)])},
+    )
+
+
+def write_picture_ensemble(
+    root: Path, *, n_members: int = 2, name: str = "pictures", version: int = 1, **changes: Any
+) -> Path:
+    """Write a valid version of an ensemble over grey pictures of 2 by 2 pixels, `(n, 2, 2, 1)` from 0 to 255."""
+    shape = [2, 2, 1]
+    inputs = [{"name": "image", "datatype": "FP32", "shape": shape, "low": 0.0, "high": 255.0}]
+    files = {f"m{k + 1}.onnx": picture_member(w, shape) for k, w in enumerate(coefficients(n_members))}
+    pixels = np.random.default_rng(1).integers(0, 256, (16, *shape)).astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez(buffer, image=pixels, member_probabilities=picture_answers(pixels, n_members))
+    files[VECTORS_FILE] = buffer.getvalue()
+    contents = manifest(n_members, name=name, version=version, **{"inputs": inputs, **changes})
     return write_version(root, contents, files)

@@ -10,9 +10,9 @@ from export.datasets import Dataset
 from export.errors import UnseenClass
 from export.members.decision_tree import train_decision_tree
 from export.members.keras_cnn import train_keras_cnn
-from export.members.trained import Splits, TrainedMember
 from export.members.xgboost_trees import train_xgboost
 from export.recipe import Member
+from export.trained import Splits, TrainedMember
 
 __all__ = ["TRAINERS", "Splits", "TrainedMember", "train_member"]
 

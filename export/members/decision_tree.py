@@ -1,15 +1,15 @@
 """Single decision trees of scikit-learn."""
 
-from functools import partial
+from dataclasses import replace
 
-import sklearn
 from rich.progress import Progress
 from sklearn.tree import DecisionTreeClassifier
 
-from export.convert import from_sklearn
+from export.adapt import member_of
 from export.datasets import Dataset
-from export.members.trained import Splits, TrainedMember, tree_splits
+from export.formats.sklearn_models import sklearn_source
 from export.recipe import DecisionTree
+from export.trained import TrainedMember
 
 
 def train_decision_tree(recipe: DecisionTree, dataset: Dataset, *, seed: int, progress: Progress) -> TrainedMember:
@@ -26,12 +26,5 @@ def train_decision_tree(recipe: DecisionTree, dataset: Dataset, *, seed: int, pr
         random_state=seed,
     ).fit(rows, dataset.train.y)
     progress.advance(task)
-    tree = model.tree_
-    splits = tree_splits(tree.children_left, tree.children_right, tree.feature, tree.threshold, model.apply(rows))
-    return TrainedMember(
-        name=recipe.name,
-        framework=f"scikit-learn {sklearn.__version__}",
-        predict_proba=lambda x: model.predict_proba(x.reshape(len(x), -1)),
-        to_onnx=partial(from_sklearn, model, dataset.input, len(dataset.classes)),
-        splits=Splits.joined([splits]),
-    )
+    # Its classes are the labels, which are indices into the data set's, whatever those are called.
+    return member_of(replace(sklearn_source(model), classes=None), recipe.name, dataset)

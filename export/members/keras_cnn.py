@@ -1,31 +1,17 @@
 """Convolutional networks of Keras on TensorFlow."""
 
-import logging
-import os
-from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.progress import Progress
 
-from export.convert import from_keras
+from export.adapt import member_of
 from export.datasets import Dataset
-from export.members.trained import Rows, TrainedMember
+from export.formats.keras_models import import_keras, keras_source
 from export.recipe import Conv, Dense, Dropout, Flatten, KerasCnn, Layer, MaxPool
+from export.trained import TrainedMember
 from server.manifest import InputSpec
 
-PREDICT_BATCH = 1024
-
-
-def import_keras() -> Any:
-    """Keras on TensorFlow, without the log lines that TensorFlow greets with; seconds to import, hence not above."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    import keras
-
-    return keras
+__all__ = ["build", "import_keras", "train_keras_cnn"]
 
 
 def train_keras_cnn(recipe: KerasCnn, dataset: Dataset, *, seed: int, progress: Progress) -> TrainedMember:
@@ -44,20 +30,7 @@ def train_keras_cnn(recipe: KerasCnn, dataset: Dataset, *, seed: int, progress: 
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: progress.advance(task))],
     )
-    return member_of(model, recipe.name, dataset)
-
-
-def member_of(model: Any, name: str, dataset: Dataset) -> TrainedMember:
-    """A trained Keras model, whose last layer is a dense softmax over the classes, as a member."""
-    keras = import_keras()
-    last = model.layers[-1]
-    return TrainedMember(
-        name=name,
-        framework=f"keras {keras.__version__}",
-        predict_proba=partial(model.predict, batch_size=PREDICT_BATCH, verbose=0),
-        to_onnx=partial(from_keras, model, dataset.input, len(dataset.classes)),
-        logits=partial(_logits, keras.Model(model.inputs, last.input), last),
-    )
+    return member_of(keras_source(model), recipe.name, dataset)
 
 
 def build(recipe: KerasCnn, spec: InputSpec, n_classes: int) -> Any:
@@ -87,10 +60,3 @@ def _layer(keras: Any, layer: Layer) -> Any:
             return keras.layers.Dense(layer.units, activation=layer.activation)
         case Dropout():
             return keras.layers.Dropout(layer.rate)
-
-
-def _logits(features: Any, last: Any, x: Rows) -> NDArray[np.float64]:
-    """What the last layer's softmax sees, `(n, n_classes)`; `features` answers that layer's input."""
-    kernel, bias = last.get_weights()
-    values = features.predict(x, batch_size=PREDICT_BATCH, verbose=0)
-    return np.asarray(values.astype(np.float64) @ kernel.astype(np.float64) + bias)

@@ -1,18 +1,15 @@
 """Gradient-boosted trees of XGBoost (Chen & Guestrin 2016)."""
 
-import json
-from functools import partial
 from typing import Any
 
-import numpy as np
 import xgboost
-from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
-from export.convert import from_xgboost
+from export.adapt import member_of
 from export.datasets import Dataset
-from export.members.trained import Splits, TrainedMember, tree_splits
+from export.formats.xgboost_models import xgboost_source
 from export.recipe import Xgboost
+from export.trained import TrainedMember
 
 
 def train_xgboost(recipe: Xgboost, dataset: Dataset, *, seed: int, progress: Progress) -> TrainedMember:
@@ -31,13 +28,7 @@ def train_xgboost(recipe: Xgboost, dataset: Dataset, *, seed: int, progress: Pro
         callbacks=[_Rounds(progress, task)],
     ).fit(rows, dataset.train.y)
     model.set_params(callbacks=None)  # the progress display must not outlive the training
-    return TrainedMember(
-        name=recipe.name,
-        framework=f"xgboost {xgboost.__version__}",
-        predict_proba=lambda x: model.predict_proba(x.reshape(len(x), -1)),
-        to_onnx=partial(from_xgboost, model, dataset.input, len(dataset.classes)),
-        splits=_splits(model.get_booster(), rows),
-    )
+    return member_of(xgboost_source(model), recipe.name, dataset)
 
 
 class _Rounds(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # XGBoost is not typed
@@ -49,20 +40,3 @@ class _Rounds(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # XGBoo
         """One round more; answering True would stop the training."""
         self._progress.advance(self._task)
         return False
-
-
-def _splits(booster: Any, rows: NDArray[np.float32]) -> Splits:
-    trees = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]["trees"]
-    leaves = booster.predict(xgboost.DMatrix(rows), pred_leaf=True).astype(np.int64).reshape(len(rows), -1)
-    return Splits.joined(
-        [
-            tree_splits(
-                np.array(tree["left_children"]),
-                np.array(tree["right_children"]),
-                np.array(tree["split_indices"]),
-                np.array(tree["split_conditions"]),
-                leaves[:, index],
-            )
-            for index, tree in enumerate(trees)
-        ]
-    )

@@ -1,19 +1,24 @@
-"""Reading a request's body: the right media type, and never more bytes than the limit."""
+"""Reading a request's body: never more bytes than the limit, of one media type, decoded beside the event loop."""
 
-import re
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from server.codec.bodies import PredictBody, decode_predict
+from server.codec.media import FORM, JSON, PICTURES, Media, parse_media
 from server.errors import InvalidInput, TooLarge, UnsupportedMediaType
+from server.manifest import Manifest
 
 MAX_BODY_BYTES = 16 << 20
+INLINE_BYTES = 1 << 18
+"""What is no longer is decoded at once, in about a millisecond; a thread would take as long to be asked."""
 
-_JSON = re.compile(r'application/json[ \t]*(;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE)
 
-
-async def read_json(request: Request, *, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The bytes of a JSON body.
+async def read_body(request: Request, *, limit: int = MAX_BODY_BYTES) -> tuple[bytes, Media]:
+    """The bytes of the body, and what they are.
 
     Raises UnsupportedMediaType, and TooLarge: before anything is read if Content-Length says so, else as soon as more
     than `limit` bytes have come.
@@ -29,18 +34,32 @@ async def read_json(request: Request, *, limit: int = MAX_BODY_BYTES) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect as exc:
         raise InvalidInput("body: the connection closed before its end") from exc
-    _check_media_type(request)
-    return b"".join(chunks)
+    return b"".join(chunks), _media_of(request)
 
 
-def _check_media_type(request: Request) -> None:
-    given = request.headers.getlist("content-type")
-    if len(given) != 1 or not _JSON.fullmatch(given[0].strip()):
-        came = repr(", ".join(given)[:64]) if given else "none"
-        raise UnsupportedMediaType(f"Content-Type: expected application/json; got {came}")
+async def decode(request: Request, body: bytes, media: Media, manifest: Manifest) -> PredictBody:
+    """As `decode_predict`, which it calls: in a thread if it may take long."""
+    call = partial(decode_predict, body, media, manifest.inputs, max_rows=manifest.max_batch_size)
+    if media.type == JSON or (len(body) <= INLINE_BYTES and media.type not in (*PICTURES, FORM)):
+        return call()  # a thread would be no help with JSON: its parser lets no other run
+    return await asyncio.get_running_loop().run_in_executor(_executor(request), call)
+
+
+def _executor(request: Request) -> ThreadPoolExecutor:
+    """The application's one thread for this: one body at a time, so that many large ones do not take all memory."""
+    state = request.app.state
+    if not hasattr(state, "decoding"):
+        state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
+    executor: ThreadPoolExecutor = state.decoding
+    return executor
+
+
+def _media_of(request: Request) -> Media:
     encoding = ", ".join(request.headers.getlist("content-encoding"))
     if encoding and encoding.strip().lower() != "identity":
         raise UnsupportedMediaType(f"Content-Encoding: expected none; got {encoding[:64]!r}")
+    # Two of them are no type that there is; none is the same as an empty one.
+    return parse_media(", ".join(request.headers.getlist("content-type")))
 
 
 def _check_length(request: Request, limit: int) -> None:

@@ -1,27 +1,34 @@
 """What a browser sees: `/`, `/docs` and what they need, with no request to any other host."""
 
 import html
+import json
 import math
 import re
+import shlex
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import fastapi_offline
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.openapi.utils import get_openapi
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
+from server.codec.media import CSV, JSON, PNG, is_picture
 from server.errors import NotFound
-from server.rest import schemas
+from server.manifest import InputSpec
+from server.rest.openapi import document
 from server.rest.state import ready_engine
+from server.rows import is_table
 
 router = APIRouter(include_in_schema=False)
 
 _DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_SHORT = 16
+"""Numbers that an example may show."""
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _FRAMES = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _PAGE_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; {_FRAMES}"
@@ -35,13 +42,12 @@ _DOCS_POLICY = (
 @router.get("/")
 async def page(request: Request) -> Response:
     engine = ready_engine(request)
-    size = math.prod(engine.ensemble().manifest.inputs[0].shape)
     host = request.headers.get("host", "")
+    # Into a command that people will paste goes no host but a plain one.
+    url = f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost'}/predict"
     text = Template(_static("index.html").decode()).substitute(
         name=html.escape(engine.default),
-        # Into a command that people will paste goes no host but a plain one.
-        url=f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost'}/predict",
-        row=", ".join(["0"] * size) if size <= 16 else f"$(yes 0 | head -{size} | paste -sd,)",
+        command=html.escape(f"curl -s '{url}' \\\n  {_example(engine.ensemble().manifest.inputs)}", quote=False),
     )
     return HTMLResponse(text, headers={**_HEADERS, "Content-Security-Policy": _PAGE_POLICY})
 
@@ -82,17 +88,37 @@ async def openapi(request: Request) -> Response:
     return JSONResponse(document(request.app), headers=_HEADERS)
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the app's routes."""
-    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    schema["components"]["schemas"].update(schemas.request_definitions())
-    for operations in schema["paths"].values():
-        for operation in operations.values():
-            # FastAPI's own answer to a malformed path, which this server answers with 400.
-            operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    return schema
+def _example(inputs: Sequence[InputSpec]) -> str:
+    """The rest of a command that asks for one row: of a table, a picture, or a tensor."""
+    size = sum(math.prod(spec.shape) for spec in inputs)
+    if is_table(inputs):
+        if size > _SHORT:
+            type_, file = (CSV, "rows.csv") if all(spec.shape == [1] for spec in inputs) else (JSON, "rows.json")
+            return f"-H 'Content-Type: {type_}' --data-binary @{file}"
+        return _posted({spec.name: _value(spec) for spec in inputs})
+    if is_picture(inputs):
+        return f"-H 'Content-Type: {PNG}' --data-binary @picture.png"
+    if size > _SHORT:
+        return f'-H \'Content-Type: {JSON}\' \\\n  -d "{{\\"instances\\": [[$(yes 0 | head -{size} | paste -sd,)]]}}"'
+    return _posted([_number(inputs[0])] * size)
+
+
+def _posted(row: Any) -> str:
+    body = json.dumps({"instances": [row]}, ensure_ascii=False)
+    return f"-H 'Content-Type: {JSON}' \\\n  -d {shlex.quote(body)}"
+
+
+def _value(spec: InputSpec) -> Any:
+    if spec.datatype == "BYTES":
+        return spec.categories[0] if spec.categories else "text"
+    number = _number(spec)
+    return number if spec.shape == [1] else [number] * math.prod(spec.shape)
+
+
+def _number(spec: InputSpec) -> float:
+    """Zero, or what is nearest to it in the input's domain."""
+    number = max(spec.low or 0.0, 0.0) or min(spec.high if spec.high is not None else 0.0, 0.0)
+    return int(number) if number.is_integer() else number
 
 
 def _static(name: str) -> bytes:

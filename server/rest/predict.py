@@ -5,17 +5,17 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server import codec
-from server.rest import options, schemas
-from server.rest.body import read_json
+from server.codec.options import for_engine, join, parse_options
+from server.rest import answer, openapi, schemas
+from server.rest.body import decode, read_body
 from server.rest.state import ready_engine
 
 router = APIRouter(tags=["predict"])
 
 _DOCUMENTED: dict[str, Any] = {
     "response_model": schemas.PredictResponse,
-    "responses": schemas.errors(400, 404, 413, 415, 500, 503),
-    "openapi_extra": schemas.PREDICT_REQUEST,
+    "responses": {200: openapi.PREDICT_RESPONSE, **schemas.errors(400, 404, 406, 413, 415, 500, 503)},
+    "openapi_extra": openapi.PREDICT_REQUEST,
 }
 
 
@@ -37,11 +37,14 @@ async def predict_version(request: Request, name: schemas.EnsembleName, version:
 async def _predict(request: Request, name: str | None = None, version: int | None = None) -> Response:
     engine = ready_engine(request)
     # Whatever is wrong besides: an answer before the body's end could be lost when the connection closes.
-    body = await read_json(request)
+    body, media = await read_body(request)
     ensemble = engine.ensemble(name, version)
-    asked = options.parse_query(request.query_params.multi_items())
-    content = codec.decode_predict(body, ensemble.manifest.inputs[0], max_rows=ensemble.manifest.max_batch_size)
-    asked = options.join(asked, content.options)
-    prediction = await engine.infer(ensemble, content.rows, options.for_engine(asked))
-    answer = codec.encode_prediction(prediction, id=content.id, detail=asked.detail or ())
-    return Response(answer, media_type="application/json")
+    form = answer.choose_form(request.headers.getlist("accept"))
+    if form is None:
+        return answer.not_acceptable()
+    asked = parse_options(request.query_params.multi_items(), where="query")
+    content = await decode(request, body, media, ensemble.manifest)
+    asked = join(asked, content.options)
+    answer.check_detail(form, asked.detail)
+    prediction = await engine.infer(ensemble, content.rows, for_engine(asked))
+    return answer.encode(prediction, form, id=content.id, detail=asked.detail)

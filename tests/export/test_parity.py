@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, helper, numpy_helper
 from sklearn.tree import DecisionTreeClassifier
 
-from export.convert import from_sklearn
+from export.adapt import member_of
+from export.awkward import constant_rows, pattern_rows, row_sets, threshold_rows
 from export.datasets import Dataset, Split
 from export.errors import ParityError
+from export.formats.sklearn_models import sklearn_source
 from export.members import Splits, TrainedMember
-from export.members.trained import tree_splits
-from export.parity import check_parity, constant_rows, pattern_rows, row_sets, threshold_rows
+from export.parity import check_parity
 from server.manifest import InputSpec
 from tests.export.small import CNN, TREE, XGB, digits, train
 from tests.tiny import CLASSES, coefficients, linear_member
@@ -119,14 +120,7 @@ def _close_values() -> tuple[Dataset, DecisionTreeClassifier]:
 def test_a_threshold_rounded_to_the_nearest_float32_is_caught() -> None:
     dataset, model = _close_values()
     tree = model.tree_
-    leaves = model.apply(dataset.train.x)
-    member = TrainedMember(
-        name="close",
-        framework="scikit-learn",
-        predict_proba=model.predict_proba,
-        to_onnx=lambda: from_sklearn(model, dataset.input, 3),
-        splits=tree_splits(tree.children_left, tree.children_right, tree.feature, tree.threshold, leaves),
-    )
+    member = member_of(replace(sklearn_source(model), classes=None), "close", dataset)
     graph = member.to_onnx()
     assert check_parity(member, graph, dataset).largest_difference < 1e-6
     values = _ensemble_attribute(graph, "nodes_values").floats

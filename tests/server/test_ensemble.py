@@ -1,4 +1,5 @@
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from onnx import NodeProto, TensorProto, helper
 from server.ensemble import Ensemble
 from server.errors import InvalidRepository, MemberFailed
 from server.fusion import STRATEGIES
-from server.manifest import Manifest
+from server.manifest import MANIFEST_FILE, InputSpec, Manifest, parse_manifest
 from server.repository import load_version
+from server.rows import Rows, join_tensors
+from server.session import Session
 from tests import tiny
 
 N_MEMBERS = 3
@@ -126,6 +129,119 @@ def test_weights_of_any_size_are_kept(weight: float) -> None:
     files = {"m1.onnx": linear()}
     ensemble = build(files, [{"name": "m1", "file": "m1.onnx", "weights": {"weighted": weight}}])
     assert_array_equal(ensemble.weights("weighted"), [weight])
+
+
+# Tables -------------------------------------------------------------------------------------------------------------
+
+ML: dict[str, Any] = {"domain": "ai.onnx.ml"}
+BY_AGE = np.array([[0.02, -0.01, 0.005]], dtype=np.float32)
+BY_JOB = tiny.coefficients(1)[0][:3]
+AGE = helper.make_tensor_value_info("age", TensorProto.FLOAT, ["n", 1])
+JOB = helper.make_tensor_value_info("job", TensorProto.STRING, ["n", 1])
+COLUMNS = [{"name": "age", "shape": [1]}, {"name": "job", "datatype": "BYTES", "shape": [1]}]
+
+
+def reading_age(end: str) -> list[NodeProto]:
+    """Nodes from `age` to `end`, a softmax of a product with `BY_AGE`."""
+    return [
+        helper.make_node("MatMul", ["age", "BY_AGE"], [f"{end}_logits"]),
+        helper.make_node("Softmax", [f"{end}_logits"], [end], axis=1),
+    ]
+
+
+def reading_job(end: str) -> list[NodeProto]:
+    return [
+        helper.make_node("OneHotEncoder", ["job"], [f"{end}_hot"], cats_strings=tiny.JOBS, zeros=1, **ML),
+        helper.make_node("Squeeze", [f"{end}_hot", "second"], [f"{end}_flat"]),
+        helper.make_node("MatMul", [f"{end}_flat", "BY_JOB"], [f"{end}_logits"]),
+        helper.make_node("Softmax", [f"{end}_logits"], [end], axis=1),
+    ]
+
+
+CONSTANTS = {"BY_AGE": BY_AGE, "BY_JOB": BY_JOB, "second": np.array([1])}
+PROBABILITIES = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])
+
+
+def apart() -> Ensemble:
+    """A member that reads only the ages, and one that reads only the jobs."""
+    files = {
+        "age.onnx": tiny.graph(reading_age("probabilities"), [AGE], [PROBABILITIES], {"BY_AGE": BY_AGE}),
+        "job.onnx": tiny.graph(reading_job("probabilities"), [JOB], [PROBABILITIES], CONSTANTS),
+    }
+    members = [{"name": "by_age", "file": "age.onnx"}, {"name": "by_job", "file": "job.onnx"}]
+    return build(files, members, inputs=COLUMNS)
+
+
+def packed() -> Ensemble:
+    """The same members behind gates of one graph."""
+    nodes = [
+        helper.make_node("Shape", ["age"], ["n_rows"], start=0, end=1),
+        helper.make_node("Concat", ["n_rows", "three"], ["shut"], axis=0),
+    ]
+    for k, read in enumerate((reading_age, reading_job)):
+        branches = {
+            "then_branch": helper.make_graph(
+                read(f"open{k}"), f"then{k}", [], [helper.make_empty_tensor_value_info(f"open{k}")]
+            ),
+            "else_branch": helper.make_graph(
+                [helper.make_node("ConstantOfShape", ["shut"], [f"shut{k}"])],
+                f"else{k}",
+                [],
+                [helper.make_empty_tensor_value_info(f"shut{k}")],
+            ),
+        }
+        nodes.append(helper.make_node("Gather", ["members", f"k{k}"], [f"gate{k}"]))
+        nodes.append(helper.make_node("If", [f"gate{k}"], [f"part{k}"], **branches))
+        nodes.append(helper.make_node("Unsqueeze", [f"part{k}", "first"], [f"layer{k}"]))
+    nodes.append(helper.make_node("Concat", ["layer0", "layer1"], ["member_probabilities"], axis=0))
+    more = {"three": np.array([3]), "first": np.array([0]), "k0": np.array(0), "k1": np.array(1)}
+    data = tiny.graph(
+        nodes,
+        [AGE, JOB, helper.make_tensor_value_info("members", TensorProto.BOOL, [2])],
+        [helper.make_tensor_value_info("member_probabilities", TensorProto.FLOAT, [2, "n", 3])],
+        CONSTANTS | more,
+    )
+    return build({"all.onnx": data}, [gated("by_age", 0), gated("by_job", 1)], inputs=COLUMNS)
+
+
+def people(n: int) -> tuple[Rows, NDArray[np.float32]]:
+    """Rows of the table, and what the two members answer, `(2, n, 3)`."""
+    tensors = {**tiny.people(n), "age": np.arange(20, 20 + n, dtype=np.float32)[:, None]}
+    hot = (tensors["job"] == np.array(tiny.JOBS, dtype=object)).astype(np.float32)
+    exponentials = np.exp(np.stack([tensors["age"] @ BY_AGE, hot @ BY_JOB]))
+    specs = [InputSpec.model_validate(column) for column in COLUMNS]
+    return join_tensors(tensors, specs), exponentials / exponentials.sum(axis=2, keepdims=True)
+
+
+@pytest.mark.parametrize("make", [apart, packed])
+@pytest.mark.parametrize("members", [[0], [1], [0, 1], [1, 0]])
+def test_members_may_read_some_of_a_tables_inputs(make: Callable[[], Ensemble], members: list[int]) -> None:
+    rows, expected = people(5)
+    ensemble = make()
+    assert_allclose(ensemble.run(rows, members), expected[members], atol=1e-6)
+    assert_array_equal(ensemble.run(rows[2:4], members), ensemble.run(rows, members)[:, 2:4])
+
+
+def test_a_table_with_missing_values_is_answered(tmp_path: Path) -> None:
+    ensemble = load_version(tiny.write_table_ensemble(tmp_path))
+    tensors = tiny.people(9)
+    assert np.isnan(tensors["age"]).any()
+    assert_allclose(
+        ensemble.run(join_tensors(tensors, ensemble.manifest.inputs)), tiny.table_answers(tensors, 2), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"name": "age", "datatype": "BYTES", "shape": [1]}, "'age' to be tensor(string) of shape [n, 1]"),
+        ({"name": "age", "shape": [2]}, "'age' to be tensor(float) of shape [n, 2]"),
+    ],
+)
+def test_a_column_that_is_not_what_the_graph_reads_is_refused(column: dict[str, Any], message: str) -> None:
+    data = tiny.graph(reading_age("probabilities"), [AGE], [PROBABILITIES], {"BY_AGE": BY_AGE})
+    with pytest.raises(InvalidRepository, match=re.escape(f"member 'm1': expected {message}")):
+        build({"m1.onnx": data}, [{"name": "m1", "file": "m1.onnx"}], inputs=[column, COLUMNS[1]])
 
 
 # Failures -----------------------------------------------------------------------------------------------------------
@@ -251,7 +367,16 @@ RIGHT = (FLOAT, ["n", 3])
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
-        (identity(RIGHT, RIGHT), {"inputs": [{"name": "Z", "shape": [3]}]}, "expected an input 'Z', got ['X']"),
+        (
+            identity(RIGHT, RIGHT, ("Y", FLOAT, ["n", 3])),
+            {"inputs": [{"name": "Z", "shape": [3]}]},
+            "expected an input 'Z', got ['X', 'Y']",
+        ),
+        (
+            identity(RIGHT, RIGHT),
+            {"inputs": [{"name": "Y", "shape": [3]}, {"name": "Z", "shape": [3]}]},
+            "expected some of the inputs Y, Z, got ['X']",
+        ),
         (
             identity(RIGHT, RIGHT),
             {"inputs": [{"name": "X", "shape": [4]}]},
@@ -290,7 +415,7 @@ RIGHT = (FLOAT, ["n", 3])
         (identity(RIGHT, RIGHT, ("mask", BOOL, [3])), {}, "the graph wants inputs that nobody gives: ['mask']"),
         (identity(RIGHT, RIGHT, ("members", BOOL, [3])), {}, "the graph wants inputs that nobody gives: ['members']"),
     ],
-    ids=["input", "features", "rank", "double", "fixed batch", "classes", "type", "output", "mask", "gates"],
+    ids=["input", "inputs", "features", "rank", "double", "fixed batch", "classes", "type", "output", "mask", "gates"],
 )
 def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
     data: bytes, changes: dict[str, Any], message: str
@@ -302,6 +427,25 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
         )
     assert caught.value.message.startswith("models/tiny/1/m1.onnx: member 'm1': ")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize("write", [tiny.write_ensemble, tiny.write_packed])
+def test_of_one_input_the_graphs_own_name_does_not_matter(write: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    named = parse_manifest((folder / MANIFEST_FILE).read_bytes(), where="")
+    spec = named.inputs[0].model_copy(update={"name": "features"})
+    files = {file.name: (folder / file.name).read_bytes() for file in named.files}
+    ensemble = Ensemble(named.model_copy(update={"inputs": [spec]}), files, where="renamed")
+    x = tiny.rows(5)
+    assert_array_equal(ensemble.run(x), load_version(folder).run(x))
+
+
+def test_graphs_that_are_open_already_are_taken_as_they_are() -> None:
+    contents = tiny.manifest(1, files=[{"name": "m1.onnx", "sha256": "0" * 64, "bytes": 1}])
+    ensemble = Ensemble(
+        Manifest.model_validate(contents), {}, where="here", graphs={"m1.onnx": Session(linear(), where="open")}
+    )
+    assert ensemble.run(tiny.rows(2)).shape == (1, 2, 3)
 
 
 def test_dimensions_that_a_graph_leaves_free_are_let_through() -> None:

@@ -6,7 +6,7 @@ import pytest
 import tomli_w
 
 from server.errors import InvalidRepository
-from server.manifest import Manifest, parse_manifest
+from server.manifest import InputSpec, Manifest, parse_manifest
 from tests import tiny
 
 WHERE = "models/tiny/1/ensemble.toml"
@@ -187,6 +187,27 @@ FAULTS: list[tuple[Callable[[Contents], None], str, str]] = [
     (change_input(shape=[(1 << 20) + 1]), "inputs[0].shape[0]", "less than or equal to 1048576"),
     (change_input(low=NAN), "inputs[0].low", "finite number, got nan"),
     (change_input(high=INFINITY), "inputs[0].high", "finite number, got inf"),
+    (change_input(low=2.0, high=1.0), "inputs[0]", "expected low below high, got 2.0 and 1.0"),
+    (change_input(low=1.0, high=1.0), "inputs[0]", "expected low below high, got 1.0 and 1.0"),
+    (change_input(missing=1), "inputs[0].missing", "valid boolean, got 1"),
+    (change_input(missing="yes"), "inputs[0].missing", "valid boolean, got 'yes'"),
+    (change_input(unknown="ignore"), "inputs[0].unknown", "should be 'refuse' or 'accept', got 'ignore'"),
+    (change_input(unknown=True), "inputs[0].unknown", "should be 'refuse' or 'accept', got True"),
+    (change_input(categories=["a"]), "inputs[0]", "categories are of text, got some for numbers"),
+    (change_input(datatype="BYTES", shape=[1], categories=[]), "inputs[0].categories", "at least 1 item"),
+    (change_input(datatype="BYTES", shape=[1], categories=["a", 1]), "inputs[0].categories[1]", "valid string, got 1"),
+    (change_input(datatype="BYTES", shape=[1], categories="a"), "inputs[0].categories", "valid list, got 'a'"),
+    (change_input(datatype="BYTES"), "inputs[0]", "text has shape [1], and neither low nor high; got [4], None, None"),
+    (change_input(datatype="BYTES", shape=[1, 1]), "inputs[0]", "text has shape [1]"),
+    (change_input(datatype="BYTES", shape=[1], low=0.0), "inputs[0]", "text has shape [1]"),
+    (change_input(datatype="BYTES", shape=[1], high=0.0), "inputs[0]", "text has shape [1]"),
+    (change_input(colour="red"), "inputs[0].colour", "not permitted, got 'red'"),
+    (change(inputs=[]), "inputs", "at least 1 item"),
+    (
+        change(inputs=[{"name": "X", "shape": [1]}, {"name": "X", "shape": [2]}]),
+        "inputs",
+        "'X' is named more than once",
+    ),
     (change(members=[]), "members", "at least 1 item"),
     (change_member(1, name="m1"), "members", "'m1' is named more than once"),
     (change_member(1, colour="red"), "members[1].colour", "not permitted"),
@@ -227,6 +248,36 @@ def test_a_fault_is_told_in_one_line_by_field_and_by_what_came(
     message = refusal(tomli_w.dumps(document).encode())
     assert f"{field}: " in message
     assert what in message
+
+
+def input_of(**changes: Any) -> InputSpec:
+    return parse({**contents(), "inputs": [{"name": "X", "shape": [1], **changes}]}).inputs[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["X", "float_input", "input_1", "input.1", "x:0", "serving_default_x:0", "hours per week", "größe", "n°"]
+)
+def test_an_input_may_have_any_name_that_frameworks_give(name: str) -> None:
+    assert input_of(name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", "..\\..", "a\n", "a\x00", "\x7f", "x" * 129])
+def test_an_inputs_name_is_one_line_and_no_path(name: str) -> None:
+    document = {**contents(), "inputs": [{"name": name, "shape": [1]}]}
+    assert refusal(tomli_w.dumps(document).encode()).startswith("inputs[0].name: String should match pattern")
+
+
+@pytest.mark.parametrize("name", ["members", "weights", "probabilities", "member_probabilities"])
+def test_an_input_cannot_have_the_name_of_a_tensor_of_packed_graphs(name: str) -> None:
+    document = {**contents(), "inputs": [{"name": name, "shape": [1]}]}
+    assert refusal(tomli_w.dumps(document).encode()).startswith("inputs[0].name: Value error, expected a name other ")
+
+
+def test_text_may_be_one_of_categories_and_numbers_may_be_missing() -> None:
+    job = input_of(datatype="BYTES", categories=["cook", ""], unknown="accept", missing=True)
+    assert (job.categories, job.unknown, job.missing) == (["cook", ""], "accept", True)
+    age = input_of(missing=True, low=0.0)
+    assert (age.datatype, age.low, age.high, age.unknown) == ("FP32", 0, None, "refuse")
 
 
 def test_too_many_members_are_refused() -> None:

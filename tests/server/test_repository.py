@@ -1,12 +1,8 @@
-import io
 import os
-import pickle
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +10,16 @@ import numpy as np
 import pytest
 import tomli_w
 from numpy.testing import assert_allclose
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from server.errors import InvalidRepository, NotFound
 from server.fusion import STRATEGIES
 from server.manifest import MANIFEST_FILE, REPORT_FILE, VECTORS_FILE
-from server.repository import MANIFEST_LIMIT, VECTORS_LIMIT, Repository, Versions, find_versions, load_version
+from server.repository import GRAPH_LIMIT, MANIFEST_LIMIT, Repository, Versions, find_versions, load_version
 from tests import tiny
+from tests.server.folders import BY_HAND, unprivileged, write_by_hand
 
 N_MEMBERS = 2
-NAN, INFINITY = float("nan"), float("inf")
 
 
 @pytest.fixture
@@ -299,19 +294,6 @@ def test_a_manifest_that_lists_itself_is_refused(root: Path) -> None:
     assert refusal(root).startswith("tiny/1/")
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root reads everything; be nobody for a while."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def public_root() -> Iterator[Path]:
     """A root whose parents everyone may enter."""
@@ -424,143 +406,9 @@ def test_a_graph_that_is_not_the_member_is_refused(root: Path, data: bytes, mess
     assert refusal(root).startswith(message)
 
 
-def test_a_refusal_of_a_replay_says_which_probability_lies_how_far_off(root: Path) -> None:
-    x = tiny.rows(8)
-    expected = tiny.answers(x, N_MEMBERS)
-    right = expected[1, 6, 0]
-    expected[1, 6] += np.array([0.02, -0.01, -0.01], dtype=np.float32)
-    write(root, vectors=tiny.vectors(x, expected))
-    message = refusal(root)
-    assert message.startswith("tiny/1/vectors.npz: member 'm2', row 6, class 0: expected ")
-    recorded, answered = map(float, re.findall(r"\d\.\d{6}", message))
-    assert (recorded, answered) == pytest.approx((right + 0.02, right), abs=1e-5)
-
-
-def test_a_replay_forgives_the_last_digits(root: Path) -> None:
-    x = tiny.rows(8)
-    write(root, vectors=tiny.vectors(x, tiny.answers(x, N_MEMBERS) + np.float32(5e-5)))
-    assert Repository.load(root).names() == ["tiny"]
-
-
-# Refusals: test vectors ---------------------------------------------------------------------------------------------
-
-
-def npz(**arrays: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def archive(**entries: bytes) -> bytes:
-    """A zip of `<name>.npy` entries with any bytes in them."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in entries.items():
-            file.writestr(f"{name}.npy", data)
-    return buffer.getvalue()
-
-
-def npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def claiming(shape: str) -> bytes:
-    """A `.npy` whose header promises an array of this shape, with sixteen bytes of it."""
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 16
-
-
-X = tiny.rows(8)
-P = tiny.answers(X, N_MEMBERS)
-
-
-def with_cell(value: float, array: NDArray[np.float32]) -> NDArray[np.float32]:
-    changed = array.copy()
-    changed[(-1,) * changed.ndim] = value
-    return changed
-
-
-NO_ARRAYS = "expected the arrays X and member_probabilities: "
-INPUTS = "expected X to be float32 of shape (n, 4), got "
-ANSWERS = "expected member_probabilities to be float32 of shape (2, 8, 3), got "
-DISTRIBUTIONS = "expected member_probabilities to be distributions over the classes"
-VECTORS: list[tuple[str, bytes, str]] = [
-    ("empty", b"", NO_ARRAYS),
-    ("garbage", b"garbage", NO_ARRAYS),
-    ("a pickle", pickle.dumps({"X": X, "member_probabilities": P}), NO_ARRAYS),
-    ("one array", npy(X), NO_ARRAYS),
-    ("cut", npz(X=X, member_probabilities=P)[:-30], NO_ARRAYS),
-    ("no array", npz(), NO_ARRAYS),
-    ("no inputs", npz(member_probabilities=P), NO_ARRAYS),
-    ("no probabilities", npz(X=X), NO_ARRAYS),
-    ("other names", npz(x=X, y=P), NO_ARRAYS),
-    ("pickled inputs", npz(X=np.array([{}], dtype=object), member_probabilities=P), NO_ARRAYS),
-    ("pickled answers", npz(X=X, member_probabilities=np.array([{}], dtype=object)), NO_ARRAYS),
-    ("entries that are no arrays", archive(X=b"garbage", member_probabilities=b""), NO_ARRAYS),
-    ("a cut entry", archive(X=npy(X)[:-1], member_probabilities=npy(P)), NO_ARRAYS),
-    ("a vast claim", archive(X=claiming("(1099511627776, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a claim past 64 bits", archive(X=claiming("(10**30, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a large claim", archive(X=claiming("(100000000, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a negative claim", archive(X=claiming("(-1, 4)"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a header that is code", archive(X=claiming("print()"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("a long header", archive(X=claiming(f"({'1,' * 20_000})"), member_probabilities=npy(P)), NO_ARRAYS),
-    ("scalar inputs", npz(X=np.array(1, dtype=np.float32), member_probabilities=P), f"{INPUTS}float32 ()"),
-    ("no rows", npz(X=X[:0], member_probabilities=P[:, :0]), f"{INPUTS}float32 (0, 4)"),
-    ("a flat row", npz(X=X[0], member_probabilities=P), f"{INPUTS}float32 (4,)"),
-    ("other features", npz(X=X[:, :3], member_probabilities=P), f"{INPUTS}float32 (8, 3)"),
-    ("deep inputs", npz(X=X[:, :, None], member_probabilities=P), f"{INPUTS}float32 (8, 4, 1)"),
-    ("double inputs", npz(X=X.astype(np.float64), member_probabilities=P), f"{INPUTS}float64"),
-    ("whole inputs", npz(X=X.astype(np.int64), member_probabilities=P), f"{INPUTS}int64"),
-    ("inputs in words", npz(X=X.astype(np.str_), member_probabilities=P), f"{INPUTS}<U"),
-    ("scalar answers", npz(X=X, member_probabilities=np.array(1, dtype=np.float32)), f"{ANSWERS}float32 ()"),
-    ("fewer members", npz(X=X, member_probabilities=P[:1]), f"{ANSWERS}float32 (1, 8, 3)"),
-    ("fewer rows", npz(X=X, member_probabilities=P[:, 1:]), f"{ANSWERS}float32 (2, 7, 3)"),
-    ("fewer classes", npz(X=X, member_probabilities=P[:, :, 1:]), f"{ANSWERS}float32 (2, 8, 2)"),
-    ("answers in words", npz(X=X, member_probabilities=P.astype(np.str_)), f"{ANSWERS}<U"),
-    ("complex answers", npz(X=X, member_probabilities=P.astype(np.complex64)), f"{ANSWERS}complex64"),
-    ("NaN in the answers", npz(X=X, member_probabilities=with_cell(NAN, P)), DISTRIBUTIONS),
-    ("infinity in the answers", npz(X=X, member_probabilities=with_cell(INFINITY, P)), DISTRIBUTIONS),
-    ("minus infinity in the answers", npz(X=X, member_probabilities=with_cell(-INFINITY, P)), DISTRIBUTIONS),
-    ("a negative answer", npz(X=X, member_probabilities=with_cell(-0.5, P)), DISTRIBUTIONS),
-    ("sums above one", npz(X=X, member_probabilities=P * np.float32(1.01)), DISTRIBUTIONS),
-    ("NaN in the inputs", npz(X=with_cell(NAN, X), member_probabilities=P), "replaying it failed: "),
-    ("other members' answers", npz(X=X, member_probabilities=P[::-1]), "member 'm1', row "),
-    ("other rows' answers", npz(X=X[::-1], member_probabilities=P), "member 'm"),
-]
-
-
-@pytest.mark.filterwarnings("ignore:Mean of empty")
-@pytest.mark.parametrize(("data", "message"), [case[1:] for case in VECTORS], ids=[case[0] for case in VECTORS])
-def test_vectors_that_prove_nothing_are_refused(root: Path, data: bytes, message: str) -> None:
-    write(root, vectors=data)
-    assert refusal(root).startswith(f"tiny/1/vectors.npz: {message}")
-
-
 def test_a_version_without_vectors_is_refused(root: Path) -> None:
     write(root, vectors=None)
     assert refusal(root) == "tiny/1/vectors.npz: expected test vectors; the manifest lists none"
-
-
-def test_vectors_that_decompress_to_more_than_a_limit_are_refused_unread(root: Path) -> None:
-    buffer, zeros = io.BytesIO(), b"\0" * (1 << 20)
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-        file.writestr("member_probabilities.npy", npy(P))
-        with file.open("X.npy", "w", force_zip64=True) as entry:
-            entry.write(claiming(f"({VECTORS_LIMIT // 16}, 4)")[:-16])
-            for _ in range(VECTORS_LIMIT >> 20):
-                entry.write(zeros)
-    assert len(buffer.getvalue()) < VECTORS_LIMIT // 100
-    write(root, vectors=buffer.getvalue())
-    assert re.search(rf"they decompress to \d+ bytes, more than {VECTORS_LIMIT}$", refusal(root))
-
-
-def test_compressed_vectors_are_read(root: Path) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, X=X, member_probabilities=P)
-    write(root, vectors=buffer.getvalue())
-    assert Repository.load(root).names() == ["tiny"]
 
 
 def test_members_whose_answers_are_no_distributions_are_refused_even_if_the_vectors_agree(root: Path) -> None:
@@ -568,7 +416,7 @@ def test_members_whose_answers_are_no_distributions_are_refused_even_if_the_vect
     answers = tiny.answers(x, N_MEMBERS)
     answers[1] = x @ tiny.coefficients(N_MEMBERS)[1]
     write(root, m2=logits(), vectors=tiny.vectors(x, answers))
-    assert refusal(root) == f"tiny/1/vectors.npz: {DISTRIBUTIONS}"
+    assert refusal(root).startswith("tiny/1/vectors.npz: expected member_probabilities to be distributions")
 
 
 # The report ---------------------------------------------------------------------------------------------------------
@@ -597,3 +445,95 @@ def test_an_ensemble_needs_no_report(root: Path) -> None:
 def test_a_report_that_is_no_json_is_refused(root: Path, data: bytes) -> None:
     write_report(root, data)
     assert refusal(root).startswith("tiny/1/report.json: not JSON: ")
+
+
+# Made by hand -------------------------------------------------------------------------------------------------------
+
+
+def test_graphs_and_the_names_of_classes_make_a_version(root: Path) -> None:
+    write_by_hand(root, place="tiny/3")
+    ensemble = Repository.load(root).get("tiny", 3)
+    x = tiny.rows(5)
+    assert ensemble.names == ["m1", "m2"]
+    assert_allclose(ensemble.run(x), tiny.answers(x, N_MEMBERS), atol=1e-6)
+
+
+def test_only_a_published_version_is_verified(root: Path) -> None:
+    write_by_hand(root, place="tiny/1")
+    write_versions(root, 2)
+    repository = Repository.load(root, versions="all")
+    assert [repository.get("tiny", version).verified for version in (1, 2)] == [False, True]
+
+
+def test_a_hand_made_version_may_say_its_name_and_number(root: Path) -> None:
+    write_by_hand(root, f"name = 'tiny'\nversion = 1\n{BY_HAND}")
+    assert Repository.load(root).get("tiny").manifest.version == 1
+
+
+@pytest.mark.parametrize("line", ["name = 'other'", "version = 2"])
+def test_a_hand_made_version_in_anothers_folder_is_refused(root: Path, line: str) -> None:
+    write_by_hand(root, f"{line}\n{BY_HAND}")
+    message = refusal(root)
+    assert message.startswith("tiny/1/ensemble.toml: says ensemble ")
+    assert message.endswith("stands in tiny/1")
+
+
+@pytest.mark.parametrize("place", ["a.b/1", "tiny/one", "tiny/0"])
+def test_a_hand_made_version_must_stand_in_a_folder_that_names_it(root: Path, place: str) -> None:
+    folder = write_by_hand(root, place=place)
+    with pytest.raises(InvalidRepository, match=f"expected to stand in <name>/<version>, got {place}$"):
+        load_version(folder)
+
+
+def test_a_card_and_a_report_may_lie_beside_hand_made_files(root: Path) -> None:
+    folder = write_by_hand(root)
+    (folder / "README.md").write_text("# Mine")
+    (folder / REPORT_FILE).write_text('{"accuracy": 0.9}')
+    assert Repository.load(root).get("tiny").report == {"accuracy": 0.9}
+
+
+@pytest.mark.parametrize("name", ["m3.onnx", VECTORS_FILE, "m1.pkl", ".hidden", "two\nlines"])
+def test_a_file_that_no_member_names_is_refused(root: Path, name: str) -> None:
+    (write_by_hand(root) / name).touch()
+    assert refusal(root) == f"tiny/1: files that no member names: [{name!r}]"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.unlink, "No such file or directory"),
+        (move_behind_a_symlink, f"{REGULAR}a symbolic link"),
+        (make_a_folder, f"{REGULAR}drwx"),
+        (make_a_fifo, f"{REGULAR}prw"),
+        (lambda path: os.truncate(path, GRAPH_LIMIT + 1), f"expected at most {GRAPH_LIMIT} bytes, got "),
+    ],
+    ids=["missing", "symlink", "folder", "fifo", "too big"],
+)
+def test_a_hand_made_file_that_cannot_be_read_is_refused(root: Path, spoil: Callable[[Path], Any], reason: str) -> None:
+    spoil(write_by_hand(root) / "m2.onnx")
+    assert refusal(root).startswith(f"tiny/1/m2.onnx: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"default_strategy = 'oracle'\n{BY_HAND}", "default_strategy: expected one of "),
+        (f"{BY_HAND}weights = {{ vote = 1.0 }}", "member 'm2.onnx': weights for ['vote']; expected some of "),
+        ("[[members]]\nfile = 'm1.onnx'", "classes: Field required"),
+        (f"classes = {tiny.CLASSES}", "members: Field required"),
+        (f"colour = 'red'\n{BY_HAND}", "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_hand_made_manifest_is_as_strict(root: Path, text: str, message: str) -> None:
+    write_by_hand(root, text)
+    assert refusal(root).startswith(f"tiny/1/ensemble.toml: {message}")
+
+
+def test_a_hand_made_graph_must_be_one(root: Path) -> None:
+    write_by_hand(root, m2=b"garbage")
+    assert refusal(root).startswith("tiny/1/m2.onnx: ONNX Runtime cannot load it: ")
+
+
+def test_a_hand_made_member_must_answer_distributions(root: Path) -> None:
+    write_by_hand(root, m2=logits())
+    assert refusal(root).startswith("tiny/1: made-up rows, 3 at a time: ")

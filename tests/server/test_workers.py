@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from server import workers
 from server.manifest import MANIFEST_FILE, VECTORS_FILE
 from server.settings import Settings
-from tests.tiny import answers, rows, vectors, write_ensemble, write_version
+from tests.tiny import answers, coefficients, graph, linear_member, rows, vectors, write_ensemble, write_version
 from tests.tiny import manifest as make_manifest
 
 SECONDS = 30
@@ -86,7 +88,7 @@ def start(tmp_path: Path, *options: str, **environment: str) -> Server:
 @contextmanager
 def running(tmp_path: Path, *options: str, **environment: str) -> Iterator[Server]:
     """A server on a free port, all of whose workers serve."""
-    server = start(tmp_path, "--port", "0", *options, **environment)
+    server = start(tmp_path, *options, "--port", "0", **environment)
     try:
         until(lambda: server.process.poll() is not None or server.said("^listening on "))
         [listening] = server.said("^listening on ")
@@ -123,6 +125,43 @@ def shared_folder(server: Server) -> Path:
     found = re.search(r"/\S*/committee-[^/]+(?=/)", Path(f"/proc/{worker}/maps").read_text())
     assert found
     return Path(found[0])
+
+
+def write_graph(root: Path, data: bytes, *, version: int = 1) -> Path:
+    """A version of one member, whatever its file holds, that is right as far as hashes tell."""
+    files = {"m1.onnx": data, VECTORS_FILE: vectors(rows(2), answers(rows(2), 1))}
+    return write_version(root, make_manifest(1, version=version), files)
+
+
+def endless_member() -> bytes:
+    """A graph `X (n, 4) -> probabilities (n, 3)` that takes hours to answer."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["going"]), helper.make_node("Sin", ["value"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 3]),
+        ],
+        [
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["n", 3]),
+        ],
+    )
+    return graph(
+        [
+            helper.make_node("MatMul", ["X", "W"], ["logits"]),
+            helper.make_node("Loop", ["turns", "yes", "logits"], ["probabilities"], body=body),
+        ],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        {"W": coefficients(1)[0], "turns": np.array(10**12), "yes": np.array(True)},
+    )
+
+
+def seconds_of_processor(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class TestServe:
@@ -176,6 +215,59 @@ class TestServe:
         assert str(folder / MANIFEST_FILE) in refused["message"]
         assert not shared.exists()
 
+    def test_a_reload_of_graphs_that_cannot_be_served(self, tmp_path: Path) -> None:
+        """Files and hashes agree, so only loading tells: the old workers answer on, and one line says why."""
+        write_ensemble(tmp_path / "models")
+        with running(tmp_path, "serve", "--workers", "1") as server:
+            workers_before = children(server)
+            before = server.request("POST", "/predict", BODY)
+            folder = write_graph(tmp_path / "models", b"no graph", version=2)
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: server.said("^not reloaded: "))
+            assert server.request("POST", "/predict", BODY) == before
+            assert children(server) == workers_before
+
+            # Once it is mended, the next reload serves it.
+            shutil.rmtree(folder)
+            write_graph(tmp_path / "models", linear_member(coefficients(1)[0]), version=2)
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: len(server.said("^ready to serve")) == 2 and not children(server) & workers_before)
+            assert json.loads(server.request("POST", "/predict", BODY)[1])["version"] == 2
+            assert server.stop() == 0
+        [refused] = [entry for entry in server.entries() if entry["level"] not in ("info", "debug")]
+        assert refused["level"] == "error"
+        assert refused["message"].startswith("not reloaded: tiny/2: m1.onnx: ONNX Runtime cannot load it: ")
+
+    def test_a_stop_while_a_reload_is_tried(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        with running(tmp_path, "--workers", "1") as server:
+            [worker] = children(server)
+            write_graph(tmp_path / "models", endless_member(), version=2)
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: len(children(server)) == 2)
+            [trial] = children(server) - {worker}
+            until(lambda: seconds_of_processor(trial) > 1)  # in the midst of loading, or further
+            assert server.request("POST", "/predict", BODY)[0] == 200
+            assert server.stop() == 0
+            assert not Path(f"/proc/{trial}").exists()
+        assert server.said("^not reloaded: verifying the repository ended with exit code -9")
+
+    def test_a_worker_that_cannot_be_replaced(self, tmp_path: Path) -> None:
+        """What is served has been changed on disk: the other worker goes on."""
+        folder = write_ensemble(tmp_path / "models")
+        with running(tmp_path, "--workers", "2") as server:
+            (folder / "m1.onnx").write_bytes(b"x")
+            dying, other = sorted(children(server))
+            os.kill(dying, signal.SIGKILL)
+            until(lambda: server.said("^a worker could not be replaced"))
+            assert other in children(server)
+            assert server.request("POST", "/predict", BODY)[0] == 200
+            started = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - started < workers.RETRY_SECONDS / 2
+        [told] = server.said("^a worker could not be replaced, the next tries in 10 seconds: ")
+        assert f"{folder}/m1.onnx: expected " in told["message"]
+
     def test_a_worker_that_dies_is_replaced(self, tmp_path: Path) -> None:
         write_ensemble(tmp_path / "models")
         with running(tmp_path, "--workers", "1") as server:
@@ -228,12 +320,12 @@ class TestRefusedStart:
         code, log = failed_start(tmp_path, "--default", "nope")
         [line] = log.splitlines()
         assert code == 1
-        assert json.loads(line)["message"].endswith("expected the default ensemble 'nope'; there are: tiny")
+        message = json.loads(line)["message"]
+        assert message.endswith("expected the default ensemble 'nope'; there are: tiny (--default says which is meant)")
 
     def test_a_graph_that_is_none(self, tmp_path: Path) -> None:
         """Only a worker sees it, and one of two tells."""
-        files = {"m1.onnx": b"no graph", VECTORS_FILE: vectors(rows(2), answers(rows(2), 1))}
-        folder = write_version(tmp_path / "models", make_manifest(1), files)
+        folder = write_graph(tmp_path / "models", b"no graph")
         code, log = failed_start(tmp_path, "--port", "0", "--workers", "2")
         entries = [json.loads(line) for line in log.splitlines()]
         assert code not in (0, None)

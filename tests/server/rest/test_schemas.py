@@ -2,50 +2,77 @@
 
 import json
 import math
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from server.codec import FLOAT32_LIMIT, decode_predict
+from server.codec.bodies import decode_json
+from server.codec.media import TYPES
+from server.codec.numbers import FLOAT32_LIMIT
+from server.codec.options import OPTIONS
+from server.codec.tables import TEXT_LIMIT
 from server.errors import InvalidInput
 from server.fusion import STRATEGIES
 from server.manifest import InputSpec
+from server.rest.answer import FORMS
 from server.rest.errors import STATUSES
 from server.rest.schemas import EnsembleDescription, EnsembleList, ErrorBody, Number, PredictRequest, PredictResponse
+from tests.server.codec.specs import WIDE
 from tests.server.rest.client import Client
 
-SPEC = InputSpec(name="X", shape=[2])
 MAX_ROWS = 3
-Request = create_model(
-    "Request",
-    __base__=PredictRequest,
-    instances=(
-        Annotated[
-            list[Annotated[list[Number], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=MAX_ROWS)
-        ],
-        ...,
-    ),
-)
-"""The documented model, narrowed to one ensemble's input."""
+Spec = Sequence[InputSpec]
 
 
-def codec_takes(body: bytes) -> bool:
+def narrowed(row: Any) -> type[PredictRequest]:
+    """The documented model, with the rows of one ensemble."""
+    rows = Annotated[list[row], Field(min_length=1, max_length=MAX_ROWS)]
+    model: type[PredictRequest] = create_model("Request", __base__=PredictRequest, instances=(rows, ...))
+    return model
+
+
+def pair(value: Any) -> Any:
+    return Annotated[list[value], Field(min_length=2, max_length=2)]
+
+
+class Person(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    age: Annotated[float, Field(ge=0, le=120, allow_inf_nan=False)] | None = None
+    job: Literal["cook", "nurse", "pilot"]
+    note: Annotated[str, Field(max_length=TEXT_LIMIT)] | None = None
+    height: Number
+
+
+PLAIN = [InputSpec(name="X", shape=[2])]
+MISSING = [InputSpec(name="X", shape=[2], missing=True)]
+MODELS: dict[str, tuple[Spec, type[PredictRequest]]] = {
+    "plain": (PLAIN, narrowed(pair(Number))),
+    "missing": (MISSING, narrowed(pair(Number | None))),
+    "table": (WIDE, narrowed(Person)),
+}
+"""By kind of ensemble: its inputs, and the model of its requests."""
+
+
+def codec_takes(body: bytes, kind: str = "plain") -> bool:
     try:
-        decode_predict(body, SPEC, max_rows=MAX_ROWS)
+        decode_json(body, MODELS[kind][0], max_rows=MAX_ROWS)
     except InvalidInput:
         return False
     return True
 
 
-def model_takes(body: bytes) -> bool:
+def model_takes(body: bytes, kind: str = "plain") -> bool:
+    """The narrowed model; what it takes, the documented one takes too."""
     try:
-        Request.model_validate_json(body)
+        MODELS[kind][1].model_validate_json(body)
     except ValidationError:
         return False
+    PredictRequest.model_validate_json(body)
     return True
 
 
@@ -59,6 +86,20 @@ oddities = st.one_of(
 )
 values = st.one_of(numbers, numbers, numbers, oddities)
 row = st.one_of(st.lists(values, min_size=2, max_size=2), st.lists(values, max_size=3), oddities)
+cells = st.fixed_dictionaries(
+    {},
+    optional={
+        "age": st.one_of(st.integers(-1, 121), values),
+        "job": st.one_of(st.sampled_from(["cook", "nurse", "baker"]), values),
+        "note": st.one_of(st.text(max_size=3), st.integers(1023, 1025).map(lambda n: "é" * n), values),
+        "height": values,
+        "x": values,
+    },
+)
+good_cells = st.fixed_dictionaries(
+    {"job": st.sampled_from(["cook", "nurse"]), "height": st.floats(-9, 9)},
+    optional={"age": st.one_of(st.none(), st.floats(0, 120)), "note": st.one_of(st.none(), st.text(max_size=3))},
+)
 good_rows = st.lists(st.lists(st.floats(-9, 9), min_size=2, max_size=2), min_size=1, max_size=MAX_ROWS)
 fields = {
     "id": st.one_of(st.text(max_size=3), st.integers(127, 130).map(lambda n: "é" * n), oddities, numbers),
@@ -73,18 +114,38 @@ bodies = st.fixed_dictionaries(
     {"instances": st.one_of(good_rows, st.lists(row, max_size=4), oddities)},
     optional={**fields, "extra": numbers},
 )
+tables = st.fixed_dictionaries(
+    {
+        "instances": st.one_of(
+            st.lists(good_cells, min_size=1, max_size=MAX_ROWS), st.lists(st.one_of(good_cells, cells, row), max_size=4)
+        )
+    },
+    optional={"id": st.text(max_size=3)},
+)
 
 
 @settings(max_examples=400, deadline=None)
-@given(bodies)
-@example({"instances": [[1, 2]], "id": "x", "strategy": "vote", "weights": {"a": 0}, "detail": ["members"]})
-@example({"instances": [[1, 10**400]]})
-@example({"instances": [[1, 2]], "weights": {"a": 10**400}})
-@example({"instances": [[1, 2]], "strategy": None})
-@example({})
-def test_codec_and_model_take_the_same_requests(body: dict[str, Any]) -> None:
+@given(bodies, st.sampled_from(["plain", "missing"]))
+@example({"instances": [[1, 2]], "id": "x", "strategy": "vote", "weights": {"a": 0}, "detail": ["members"]}, "plain")
+@example({"instances": [[1, 10**400]]}, "plain")
+@example({"instances": [[1, 2]], "weights": {"a": 10**400}}, "plain")
+@example({"instances": [[1, 2]], "strategy": None}, "plain")
+@example({"instances": [[1, None]]}, "missing")
+@example({}, "plain")
+def test_codec_and_model_take_the_same_requests(body: dict[str, Any], kind: str) -> None:
     data = json.dumps(body).encode()
-    assert codec_takes(data) == model_takes(data), data
+    assert codec_takes(data, kind) == model_takes(data, kind), data
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables)
+@example({"instances": [{"job": "cook", "height": 1}, {"age": None, "job": "cook", "note": "", "height": 10**30}]})
+@example({"instances": [{"job": "cook", "height": 10**400}]})
+@example({"instances": [{"job": "cook", "height": True}]})
+@example({"instances": [{"age": 120.5, "job": "cook", "height": 1}]})
+def test_they_take_the_same_tables(body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    assert codec_takes(data, "table") == model_takes(data, "table"), data
 
 
 @pytest.mark.parametrize(
@@ -115,7 +176,7 @@ def test_by_hand(body: bytes, taken: bool) -> None:
 def test_the_model_takes_rows_of_any_depth(nested: list[Any]) -> None:
     PredictRequest.model_validate_json(json.dumps({"instances": [nested]}))
     with pytest.raises(ValidationError):
-        PredictRequest.model_validate_json(json.dumps({"instances": [[nested, None]]}))
+        PredictRequest.model_validate_json(json.dumps({"instances": [[nested, True]]}))
 
 
 @pytest.mark.parametrize("detail", ["", "&detail=members", "&detail=uncertainty", "&detail=members,uncertainty"])
@@ -150,13 +211,16 @@ class TestDocument:
         assert len(paths) == 3
         for path in paths:
             operation = document["paths"][path]["post"]
-            assert set(operation["responses"]) == {"200", "400", "404", "413", "415", "500", "503"}
-            assert {int(status) for status in operation["responses"]} - {200} <= set(STATUSES.values())
+            assert set(operation["responses"]) == {"200", "400", "404", "406", "413", "415", "500", "503"}
+            assert {int(status) for status in operation["responses"]} - {200, 406} <= set(STATUSES.values())
+            assert set(operation["responses"]["200"]["content"]) == set(FORMS)
             query = {p["name"]: p for p in operation["parameters"] if p["in"] == "query"}
             assert set(query) == {"strategy", "weights", "members", "detail"}
             assert query["strategy"]["schema"]["enum"] == list(STRATEGIES)
-            schema = operation["requestBody"]["content"]["application/json"]["schema"]
-            assert schema == {"$ref": "#/components/schemas/PredictRequest"}
+            content = operation["requestBody"]["content"]
+            assert set(content) == set(TYPES)
+            assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/PredictRequest"}
+            assert set(content["multipart/form-data"]["schema"]["properties"]) == {"file", *OPTIONS}
         parameters = {p["name"]: p["schema"] for p in document["paths"][paths[-1]]["post"]["parameters"]}
         assert parameters["version"] == {
             "type": "integer",

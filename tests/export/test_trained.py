@@ -1,6 +1,6 @@
 import numpy as np
 
-from export.members.trained import Splits, tree_splits
+from export.trained import Splits, tree_splits
 
 # Node 0 asks feature 5; its right child is node 2, which asks feature 7; leaves are 1, 3 and 4.
 LEFT = np.array([1, -1, 3, -1, -1])

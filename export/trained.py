@@ -1,4 +1,4 @@
-"""What training a member leaves behind, whatever its family."""
+"""What training a member leaves behind, or a file holds, whatever its family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float32]
-"""`(n, *shape)` float32, values as the dataset gives them."""
+from server.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
     """The inner nodes of a member's trees: node `i` compares feature `features[i]` with `thresholds[i]`.
 
-    `features` `(k,)` int64 index the flattened row; `thresholds` `(k,)` float64; `rows` `(k,)` int64 name for each
-    node a training row that comes by it.
+    `features` `(k,)` int64 index the flattened row, or the columns of a table; `thresholds` `(k,)` float64; `rows`
+    `(k,)` int64 name for each node one of the data set's `base_rows` that comes by it.
     """
 
     features: NDArray[np.int64]
@@ -43,8 +42,9 @@ class TrainedMember:
     `predict_proba` is the source model's own answer, `(n, n_classes)` of float32 or float64, rows sum to 1.
     `to_onnx` converts it and keeps the contract of `export.convert`.
     `logits` `(n, n_classes)` float64 are what the softmax sees, where they grow with the input without bound; None for
-    trees, whose answer is one of finitely many.
-    `splits` is None for a model without trees.
+    trees, whose answer is one of finitely many, and where nobody can tell them.
+    `splits` is None for a model without trees, and for trees that see the rows only through something else.
+    `smooth` says that the answer moves with the input, as that of a network does; that of trees goes in steps.
     """
 
     name: str
@@ -54,6 +54,7 @@ class TrainedMember:
     to_onnx: Callable[[], onnx.ModelProto]
     logits: Callable[[Rows], NDArray[np.float64]] | None = None
     splits: Splits | None = None
+    smooth: bool = False
 
 
 def tree_splits(
@@ -62,7 +63,7 @@ def tree_splits(
     """The splits of one tree, of those nodes that a row comes by.
 
     The first four are `(n_nodes,)`; `left` and `right` are the children's indices, higher than their parent's, and -1
-    in a leaf. `leaves` `(n,)` is the leaf that each training row ends in.
+    in a leaf. `leaves` `(n,)` is the leaf that each row ends in.
     """
     row_of = np.full(len(left), -1, dtype=np.int64)
     row_of[leaves] = np.arange(len(leaves))

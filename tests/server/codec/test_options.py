@@ -1,17 +1,21 @@
 import pytest
 
-from server.codec import RequestOptions
+from server.codec.options import RequestOptions, for_engine, join, parse_options
 from server.engine import Options
 from server.errors import InvalidInput
-from server.rest.options import for_engine, join, parse_query
 
 FULL = RequestOptions(strategy="vote", weights={"a": 0.5, "b": 2e-3}, members=("a", "b"), detail=("uncertainty",))
 
 
-def test_parse_query() -> None:
+def test_parse_options() -> None:
     pairs = [("strategy", "vote"), ("weights", "a:0.5,b:2e-3"), ("members", "a,b"), ("detail", "uncertainty")]
-    assert parse_query(pairs) == FULL
-    assert parse_query([]) == RequestOptions()
+    assert parse_options(pairs, where="query") == FULL
+    assert parse_options([], where="query") == RequestOptions()
+
+
+def test_says_where() -> None:
+    with pytest.raises(InvalidInput, match=r"^form: weights: expected name:number"):
+        parse_options([("weights", "1")], where="form")
 
 
 def test_join_takes_what_one_side_says() -> None:
@@ -21,7 +25,7 @@ def test_join_takes_what_one_side_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "body"),
+    ("one", "other"),
     [
         (RequestOptions(strategy="vote"), RequestOptions(strategy="max")),
         (RequestOptions(weights={"a": 1.0}), RequestOptions(weights={"a": 2.0})),
@@ -29,9 +33,9 @@ def test_join_takes_what_one_side_says() -> None:
         (RequestOptions(detail=("members",)), RequestOptions(detail=("uncertainty",))),
     ],
 )
-def test_join_refuses_two_answers(query: RequestOptions, body: RequestOptions) -> None:
+def test_join_refuses_two_answers(one: RequestOptions, other: RequestOptions) -> None:
     with pytest.raises(InvalidInput, match="given twice, and differently"):
-        join(query, body)
+        join(one, other)
 
 
 def test_for_engine() -> None:

@@ -5,26 +5,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from server import codec
-from server.codec import PredictBody, RequestOptions, decode_predict
-from server.errors import InvalidInput, TooLarge
+from server.codec.bodies import PredictBody, decode_json
+from server.codec.options import RequestOptions
+from server.errors import TooLarge
 from server.manifest import InputSpec
+from tests.server.codec import specs
+from tests.server.codec.specs import FOUR, GAPPY, IMAGE
 
-FOUR = InputSpec(name="X", shape=[4])
-IMAGE = InputSpec(name="X", shape=[28, 28, 1], low=0.0, high=255.0)
 PIXELS = np.arange(784, dtype=np.float32) % 256
 
 
 def decode(body: object, spec: InputSpec = FOUR, max_rows: int = 8) -> PredictBody:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return decode_predict(data, spec, max_rows=max_rows)
+    return decode_json(data, [spec], max_rows=max_rows)
 
 
 def refusal(body: object, spec: InputSpec = FOUR) -> str:
-    with pytest.raises(InvalidInput) as caught:
-        decode(body, spec)
-    assert type(caught.value) is InvalidInput
-    return caught.value.message
+    return specs.refusal(lambda: decode(body, spec))
 
 
 class TestRows:
@@ -143,89 +140,25 @@ class TestRows:
         assert "recursion limit" in refusal(b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
-class TestBody:
-    @pytest.mark.parametrize(
-        ("body", "said"),
-        [
-            (b"", "EOF while parsing a value"),
-            (b"{", "EOF while parsing an object"),
-            (b"[1]", "body: expected a JSON object; got an array of 1"),
-            (b"null", "body: expected a JSON object; got null"),
-            (b'{"instances": [[1,2,3,4],]}', "trailing comma"),
-            (b'{"instances": [[NaN,2,3,4]]}', "no NaN"),
-            (b'{"instances": [[1,2,3,-Infinity]]}', "no NaN"),
-            (b'{"instances": [[01,2,3,4]]}', "expected JSON"),
-            (b'{"instances": [[1,2,3,4]]} {}', "trailing characters"),
-            (b'{"instances": [[1,2,3,4]], "instances": [[1,2,3,4]]}', 'duplicate key "instances"'),
-            (b'{"instances": [[1,2,3,4]], "weights": {"a": 1, "a": 2}}', 'duplicate key "a"'),
-            (b'{"instances": [[1,2,3,4]], "id": "\xff"}', "invalid unicode"),
-            (b'{"instances": [[1,2,3,4]], "id": "\\ud800"}', "expected JSON"),
-            (b'\xef\xbb\xbf{"instances": [[1,2,3,4]]}', "expected JSON"),
-            ('{"instances": [[1,2,3,4]]}'.encode("utf-16"), "expected JSON"),
-            (b'{"instances": [[' + b"9" * 5000 + b",2,3,4]]}", "number out of range"),
-            (b"{}", 'body: expected a field "instances", an array of rows; got none'),
-            (b'{"instance": [[1,2,3,4]]}', "got the string 'instance'"),
-            (b'{"instances": [[1,2,3,4]], "wieghts": {}}', "got the string 'wieghts'"),
-            (b'{"instances": [[1,2,3,4]], "' + b"k" * 100_000 + b'": 1}', "got a string of 100000 characters"),
-        ],
-    )
-    def test_refused(self, body: bytes, said: str) -> None:
-        assert said in refusal(body)
-
-    def test_infinite_by_its_exponent(self) -> None:
-        assert refusal(b'{"instances": [[1,2,3,1e999]]}').endswith("got inf")
-
-
-class TestOptions:
-    def test_all(self) -> None:
-        body = decode(
-            {
-                "instances": [[1, 2, 3, 4]],
-                "id": "é" * 128,
-                "strategy": "weighted",
-                "weights": {"m1": 1, "m2": 0.5},
-                "members": ["m1", "m2"],
-                "detail": ["members", "uncertainty"],
-            }
-        )
-        assert body.id == "é" * 128
-        assert body.options == RequestOptions(
-            strategy="weighted",
-            weights={"m1": 1.0, "m2": 0.5},
-            members=("m1", "m2"),
-            detail=("members", "uncertainty"),
-        )
+class TestMissing:
+    @pytest.mark.parametrize("extra", [{}, {"strategy": "vote"}], ids=["plain", "with options"])
+    def test_null_is_nan(self, extra: dict[str, Any]) -> None:
+        rows = decode({"instances": [[1, None, 2**70 // 2**70, -2.5], [None] * 4], **extra}, GAPPY).rows
+        np.testing.assert_array_equal(rows, np.array([[1, np.nan, 1, -2.5], [np.nan] * 4], dtype=np.float32))
 
     @pytest.mark.parametrize(
-        ("field", "value", "said"),
+        ("row", "said"),
         [
-            ("id", None, "id: expected a string of at most 128 characters; got null"),
-            ("id", 5, "got 5"),
-            ("id", "x" * 129, "got a string of 129 characters"),
-            ("strategy", None, "strategy: expected a string that is not empty; got null"),
-            ("strategy", "", "got the string ''"),
-            ("strategy", ["vote"], "got an array of 1"),
-            ("weights", [1, 2], "weights: expected an object with a number for each member; got an array of 2"),
-            ("weights", {}, "got an object of 0 fields"),
-            ("weights", {"m1": "1"}, "weights: expected numbers that are not negative; got the string '1' for 'm1'"),
-            ("weights", {"m1": True}, "got true for 'm1'"),
-            ("weights", {"m1": None}, "got null for 'm1'"),
-            ("weights", {"m1": -0.5}, "got -0.5 for 'm1'"),
-            ("weights", {"m1": 1e39}, "got 1e+39 for 'm1'"),
-            ("weights", {"m1": 10**400}, "got an integer of 1329 bits for 'm1'"),
-            ("members", "m1", "members: expected an array of at least one string; got the string 'm1'"),
-            ("members", [], "got an array of 0"),
-            ("members", ["m1", 2], "members[1]: expected a string that is not empty; got 2"),
-            ("detail", [], "detail: expected an array of at least one string; got an array of 0"),
-            ("detail", ["all"], "detail: expected some of members, uncertainty; got the string 'all'"),
-            ("detail", [["members"]], "got an array of 1"),
-            ("detail", ["members", "members"], "detail: expected each detail once; got one twice"),
+            ([None, 11, 0, 0], "instances[1]: expected numbers from -10 to 10; number 1 is 11"),
+            ([None, 0, "", 0], "instances[1][2]: expected a number that float32 holds; got the string ''"),
+            ([None, 0, 0, 1e39], "instances[1][3]: expected a number that float32 holds; got 1e+39"),
+            (None, "instances[1]: expected 4 numbers; got null"),
         ],
     )
-    def test_refused(self, field: str, value: object, said: str) -> None:
-        assert said in refusal({"instances": [[1, 2, 3, 4]], field: value})
+    def test_all_else_is_still_refused(self, row: object, said: str) -> None:
+        assert refusal({"instances": [[0, 0, 0, 0], row]}, GAPPY) == said
 
 
-def test_shown_is_short() -> None:
-    for value in (None, True, "x" * 10**6, [0] * 10**6, {"k": 1}, 10**4000, 1.5):
-        assert len(codec.shown(value)) < 80
+def test_objects_for_a_tensor() -> None:
+    said = refusal({"instances": [{"a": 1, "b": 2}]})
+    assert said == "instances[0]: expected 4 numbers; got an object of 2 fields"

@@ -4,7 +4,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from export.errors import PackingError
-from export.pack import MEMBER_PROBABILITIES, WEIGHTS_INPUT, check_packed, pack
+from export.packed import MEMBER_PROBABILITIES, WEIGHTS_INPUT, check_packed, pack_graphs
 from server.fusion import fuse
 from server.manifest import GATES_INPUT, InputSpec
 from server.session import Session
@@ -21,7 +21,7 @@ def _members() -> dict[str, ModelProto]:
 
 @pytest.fixture(name="packed")
 def _packed(members: dict[str, ModelProto]) -> ModelProto:
-    return pack(members, SPECS, len(tiny.CLASSES))
+    return pack_graphs(members, SPECS, len(tiny.CLASSES))
 
 
 def _session(model: ModelProto) -> Session:
@@ -78,7 +78,7 @@ def test_the_proof_names_the_member_that_was_packed_wrong(members: dict[str, Mod
     wrong = dict(members)
     wrong["m2"] = onnx.load_from_string(tiny.linear_member(tiny.coefficients(N)[1] * np.float32(1.0001)))
     with pytest.raises(PackingError, match=r"member 'm2' answers up to .* off what it answers alone"):
-        check_packed(pack(wrong, SPECS, len(tiny.CLASSES)), members, tiny.rows(32))
+        check_packed(pack_graphs(wrong, SPECS, len(tiny.CLASSES)), members, tiny.rows(32))
 
 
 def test_the_proof_finds_a_wrong_mean(members: dict[str, ModelProto], packed: ModelProto) -> None:
@@ -111,7 +111,7 @@ def test_members_with_a_graph_inside_their_graph_read_the_shared_input_too() -> 
         ]
     )
     members = {"deep": inner, "flat": onnx.load_from_string(tiny.linear_member(tiny.coefficients(1)[0]))}
-    packed = pack(members, SPECS, len(tiny.CLASSES))
+    packed = pack_graphs(members, SPECS, len(tiny.CLASSES))
     check_packed(packed, members, tiny.rows(8))
     (together,) = _session(packed).run([MEMBER_PROBABILITIES], {"X": tiny.rows(8)})
     np.testing.assert_array_equal(together[0], together[1])

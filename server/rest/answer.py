@@ -1,0 +1,88 @@
+"""The answer to a predict request, in the form that its `Accept` asks for."""
+
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from server.codec.answers import encode_json, weights_of
+from server.codec.arrays import encode_npy, encode_raw
+from server.codec.media import JSON, NPY, RAW
+from server.codec.options import Detail
+from server.engine import Prediction
+from server.errors import InvalidInput
+from server.rest.errors import error_response
+
+FORMS = (JSON, RAW, NPY)
+"""JSON first: it is what is meant where several are as welcome."""
+
+_RANGE = re.compile(r"[ \t]*([^\s;,/]+/[^\s;,/]+)[ \t]*((?:;[^,]*)?)")
+_QUALITY = re.compile(r";[ \t]*q=([^\s;]*)[ \t]*(?:;|$)", re.IGNORECASE)
+_DECIMAL = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+
+
+def choose_form(accept: Iterable[str]) -> str | None:
+    """Which of FORMS the `Accept` headers like best; JSON if there are none, None if they take none of them.
+
+    The quality of a form is that of the range which names it most exactly. Among equals the more exactly named wins,
+    then the one named first.
+    """
+    text = ",".join(accept)
+    if not text.strip():
+        return JSON
+    ranges = [parsed for entry in text.split(",") if (parsed := _parse_range(entry))]
+    best = max(FORMS, key=lambda form: _rank(form, ranges))
+    return best if _rank(best, ranges)[0] > 0 else None
+
+
+def not_acceptable() -> Response:
+    return error_response(406, "not_acceptable", f"Accept: expected one of {', '.join(FORMS)}; got none of them")
+
+
+def check_detail(form: str, detail: Sequence[Detail] | None) -> None:
+    """Raise InvalidInput if details are asked for that this form cannot hold."""
+    if form != JSON and detail:
+        raise InvalidInput(f"detail: expected none with Accept: {form}, which holds the probabilities; got some")
+
+
+def encode(prediction: Prediction, form: str, *, id: str | None, detail: Sequence[Detail] | None) -> Response:  # noqa: A002
+    """The whole answer as JSON; else the fused probabilities `(n, n_classes)`, and the rest in headers."""
+    if form == JSON:
+        return Response(encode_json(prediction, id=id, detail=detail or ()), media_type=JSON)
+    encode_array = encode_raw if form == RAW else encode_npy
+    return Response(encode_array(prediction.fused.probabilities), media_type=form, headers=_facts(prediction, id))
+
+
+def _facts(prediction: Prediction, id_: str | None) -> dict[str, str]:
+    """What JSON has beside the predictions. An id is percent-encoded: it may be any text, and a header may not."""
+    manifest = prediction.ensemble.manifest
+    facts = {
+        "Committee-Model": manifest.name,
+        "Committee-Version": str(manifest.version),
+        "Committee-Strategy": prediction.plan.strategy,
+        "Committee-Members": ",".join(f"{name}:{weight!s}" for name, weight in weights_of(prediction).items()),
+        "Committee-Degraded": "false",
+    }
+    return facts if id_ is None else {**facts, "Committee-Id": quote(id_, safe="")}
+
+
+def _parse_range(entry: str) -> tuple[str, float] | None:
+    """A media range and its quality; other parameters do not count. None if it is malformed."""
+    match = _RANGE.fullmatch(entry)
+    if not match:
+        return None
+    quality = _QUALITY.search(match[2])
+    if quality is None:
+        return match[1].lower(), 1.0
+    return (match[1].lower(), float(quality[1])) if _DECIMAL.fullmatch(quality[1]) else None
+
+
+def _rank(form: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, int, int]:
+    """Its quality, how exactly it is named, and (the less the later) where."""
+    kinds = ("*/*", f"{form.partition('/')[0]}/*", form)
+    named = [(kinds.index(kind), -place, quality) for place, (kind, quality) in enumerate(ranges) if kind in kinds]
+    if not named:
+        return 0.0, 0, 0
+    exactness, place, quality = max(named)
+    return quality, exactness, place

@@ -1,0 +1,107 @@
+"""The OpenAPI document: what FastAPI knows of the routes, and what it cannot know of bodies that it does not parse."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from server.codec.media import CSV, FORM, JPEG, JSON, NPY, PNG, RAW, WEBP
+from server.codec.options import DETAILS
+from server.rest.schemas import STRATEGY_ENUM, PredictRequest
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the app's routes."""
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schema["components"]["schemas"].update(request_definitions())
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            # FastAPI's own answer to a malformed path, which this server answers with 400.
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    return schema
+
+
+def _parameter(name: str, description: str, example: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "example": example,
+        "schema": {"type": "string", **schema},
+    }
+
+
+def _binary(description: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+_OPTIONS = [
+    _parameter("strategy", "The fusion strategy; else the ensemble's own.", "weighted", **STRATEGY_ENUM),
+    _parameter("weights", "By member, at any scale; for strategies that take weights.", "cnn:0.7,xgb:0.3"),
+    _parameter("members", "Only these take part; else all.", "cnn,xgb"),
+    _parameter("detail", f"What to add to each prediction: {', '.join(DETAILS)}.", "members"),
+]
+
+_FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "Every part with a file name holds rows: a picture one, an .npy or .csv file any number. The other "
+    "parts are options, written as in the query.",
+    "properties": {
+        "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+        **{option["name"]: {**option["schema"], "description": option["description"]} for option in _OPTIONS},
+    },
+    "required": ["file"],
+}
+
+_PICTURE = "A picture is one row: upright, of the input's height and width, grey or RGB, values 0 to 255."
+
+PREDICT_REQUEST: dict[str, Any] = {
+    "parameters": _OPTIONS,
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": {"$ref": "#/components/schemas/PredictRequest"}},
+            **{type_: _binary(_PICTURE) for type_ in (PNG, JPEG, WEBP)},
+            FORM: {"schema": _FORM_SCHEMA},
+            RAW: _binary("Rows of float32, little-endian; with `; dtype=uint8`, of bytes. Or an .npy file."),
+            NPY: _binary("An .npy file of numbers: rows in any form that JSON has for them, or one row."),
+            CSV: {
+                "schema": {
+                    "type": "string",
+                    "description": "Of a table: a first line with the columns' names. Else: numbers, no such line.",
+                }
+            },
+        },
+    },
+}
+"""For the predict routes' `openapi_extra`: FastAPI does not see a body that it does not parse."""
+
+PREDICT_RESPONSE: dict[str, Any] = {
+    "description": "One prediction a row. JSON has all that there is to say; the others hold the probabilities.",
+    "content": {
+        RAW: _binary("The fused probabilities `(n, n_classes)` as float32, little-endian."),
+        NPY: _binary("The same as an .npy file."),
+    },
+    "headers": {
+        name: {"description": f"{meaning} Not with JSON, which says it itself.", "schema": {"type": "string"}}
+        for name, meaning in (
+            ("Committee-Model", "The ensemble."),
+            ("Committee-Version", "Its version."),
+            ("Committee-Strategy", "The fusion strategy."),
+            ("Committee-Members", "Who took part, with which weight: `cnn:0.7,xgb:0.3`."),
+            ("Committee-Degraded", "Whether members are missing that should have taken part."),
+            ("Committee-Id", "The request's id, percent-encoded, if it had one."),
+        )
+    },
+}
+"""For the predict routes' `responses`."""
+
+
+def request_definitions() -> dict[str, Any]:
+    """PredictRequest and what it refers to, for the components of the OpenAPI document."""
+    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+    return {**definitions, "PredictRequest": schema}
