@@ -61,7 +61,7 @@ def boosting_cases() -> Iterator[Case]:
 def _save_xgboost(settings: Mapping[str, Any], training: Training, folder: Path) -> Path:
     import xgboost
 
-    model = xgboost.XGBClassifier(**{"n_estimators": 8, "max_depth": 3, "random_state": 0} | settings)
+    model = xgboost.XGBClassifier(**{"n_estimators": 8, "max_depth": 3, "random_state": 0} | dict(settings))
     x = _flat(training)
     held = {"eval_set": [(x[::2], training.y[::2])], "verbose": False} if "early_stopping_rounds" in settings else {}
     file = folder / "model.json"
@@ -72,7 +72,9 @@ def _save_xgboost(settings: Mapping[str, Any], training: Training, folder: Path)
 def _save_lightgbm(settings: Mapping[str, Any], training: Training, folder: Path) -> Path:
     import lightgbm
 
-    model = lightgbm.LGBMClassifier(**{"n_estimators": 8, "num_leaves": 7, "random_state": 0, "verbose": -1} | settings)
+    model = lightgbm.LGBMClassifier(
+        **{"n_estimators": 8, "num_leaves": 7, "random_state": 0, "verbose": -1} | dict(settings)
+    )
     x = _flat(training)
     held = {"eval_set": [(x[::2], training.y[::2])]} if "early_stopping_round" in settings else {}
     file = folder / "model.txt"

@@ -112,8 +112,8 @@ def _side_by_side(wants: WantsArray, inputs: Sequence[InputSpec], name: str) -> 
 
 
 def _columns(wants: WantsColumns, inputs: Sequence[InputSpec], name: str) -> tuple[Port, ...]:
-    kinds = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING}
-    have = {spec.name: kinds[spec.datatype] for spec in inputs if spec.shape == [1]}
+    datatypes = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING}
+    have = {spec.name: datatypes[spec.datatype] for spec in inputs if spec.shape == [1]}
     if set(wants.names) <= have.keys():
         elements = wants.elements or tuple(have[column] for column in wants.names)
         if all(
@@ -123,7 +123,11 @@ def _columns(wants: WantsColumns, inputs: Sequence[InputSpec], name: str) -> tup
             return tuple(
                 Port(column, (column,), (1,), element) for column, element in zip(wants.names, elements, strict=True)
             )
-    raise Mismatch(f"member {name!r}: the model wants columns {', '.join(wants.names)}; {_listed(inputs, wants.names)}")
+    kinds = dict.fromkeys(wants.names, "")
+    for column, element in zip(wants.names, wants.elements or (), strict=False):
+        kinds[column] = " (text)" if element == TensorProto.STRING else " (numbers)"
+    wanted = ", ".join(f"{column}{kind}" for column, kind in kinds.items())
+    raise Mismatch(f"member {name!r}: the model wants columns {wanted}; {_listed(inputs, wants.names)}")
 
 
 def _listed(inputs: Sequence[InputSpec], wanted: Sequence[str] | None) -> str:

@@ -1,8 +1,8 @@
 """Boosters inside of scikit-learn's pipelines that compare float64: HistGradientBoosting and LightGBM.
 
-The trees of scikit-learn and of XGBoost round what they are given to float32 before they compare. These two do not, so a
-graph whose trees see the float32 nearest to what a scaler computed is wrong wherever a threshold lies between. Theirs
-have thresholds in float64, and are fed what the scaler computed.
+The trees of scikit-learn and of XGBoost round what they are given to float32 before they compare. These two do not, so
+a graph whose trees see the float32 nearest to what a scaler computed is wrong wherever a threshold lies between. Here
+they have thresholds in float64, and are fed what the scaler computed.
 """
 
 from collections.abc import Sequence

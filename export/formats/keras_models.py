@@ -44,7 +44,8 @@ def is_keras_file(path: Path) -> bool:
     """`.keras` is a zip archive, `.h5` HDF5, a SavedModel a folder with `saved_model.pb`."""
     if path.is_dir():
         return (path / "saved_model.pb").is_file()
-    start = path.open("rb").read(8)
+    with path.open("rb") as file:
+        start = file.read(8)
     zipped = path.suffix == ".keras" and start.startswith(b"PK")
     return zipped or (path.suffix in (".h5", ".hdf5", ".keras") and start == b"\x89HDF\r\n\x1a\n")
 
@@ -161,7 +162,7 @@ def _to_onnx(call: Any, ports: Sequence[Port]) -> ModelProto:
 
 
 def _hold_captured(model: ModelProto, function: Any) -> ModelProto:
-    """Make constants of the tensors that a function has caught, as Normalization's mean is: tf2onnx makes them inputs."""
+    """Make constants of tensors that a function has caught, as Normalization's mean: tf2onnx makes them inputs."""
     caught = {inside.name: tensor for tensor, inside in function.graph.captures if inside.dtype.is_numeric}
     for value in list(model.graph.input):
         if value.name in caught:

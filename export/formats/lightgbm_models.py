@@ -18,11 +18,15 @@ OPSET = 15
 """The highest that onnxmltools takes; what it writes is brought to ours."""
 ZERO = np.float32(1e-35)
 """LightGBM's kZeroThreshold."""
-OBJECTIVES = ("binary", "multiclass", "multiclassova")
+OBJECTIVES = ("binary", "multiclass")
+"""`multiclassova` answers a probability a class, which do not sum to 1."""
 
 
 def is_lightgbm_file(path: Path) -> bool:
-    return path.suffix in (".txt", ".lgb", ".model") and path.open("rb").read(64).split(b"\n")[0].strip() == b"tree"
+    if path.suffix not in (".txt", ".lgb", ".model"):
+        return False
+    with path.open("rb") as file:
+        return file.read(64).split(b"\n")[0].strip() == b"tree"
 
 
 def load_lightgbm(path: Path) -> Any:

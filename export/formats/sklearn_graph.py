@@ -2,8 +2,8 @@
 
 skl2onnx computes in float32 what scikit-learn computes in float64. For scalers and projections that matters: at values
 of 10,000 a float32 scaler is wrong in the digits that the next step, a tree or a sum, decides by. So those steps
-are written in float64 here, and what comes out is rounded to float32 at the end, as a tree does by itself; boosters that
-do not round get the float64 itself.
+are written in float64 here, and what comes out is rounded to float32 at the end, as a tree does by itself; boosters
+that do not round get the float64 itself.
 """
 
 import copy
@@ -151,8 +151,12 @@ def _between(model: Any, x: Any, op: Callable[..., Any]) -> Any:
 
 
 def _projected(model: Any, x: Any, op: Callable[..., Any]) -> Any:
-    x = op("MatMul", op("Sub", x, model.mean_), model.components_.T)
-    return op("Div", x, np.sqrt(model.explained_variance_)) if model.whiten else x
+    """In scikit-learn's own order: a difference in the last digit can be a leaf further."""
+    x = op("Sub", op("MatMul", x, model.components_.T), model.mean_.reshape(1, -1) @ model.components_.T)
+    if not model.whiten:
+        return x
+    scale = np.sqrt(model.explained_variance_)
+    return op("Div", x, np.maximum(scale, np.finfo(scale.dtype).eps))
 
 
 def _in_float64(write: Callable[[Any, Any, Callable[..., Any]], Any]) -> Callable[..., None]:
@@ -165,7 +169,9 @@ def _in_float64(write: Callable[[Any, Any, Callable[..., Any]], Any]) -> Callabl
         version = container.target_opset
 
         def op(name: str, *inputs: Any) -> Any:
-            return getattr(onnx_ops, f"Onnx{name}")(*inputs, op_version=version)
+            # A model that was fitted to float32 has its numbers in float32.
+            wide = [part.astype(np.float64) if isinstance(part, np.ndarray) else part for part in inputs]
+            return getattr(onnx_ops, f"Onnx{name}")(*wide, op_version=version)
 
         inputs = operator.inputs
         joined = inputs[0].full_name if len(inputs) == 1 else concatenate_variables(scope, inputs, container)

@@ -20,7 +20,8 @@ OBJECTIVES = ("binary:logistic", "multi:softprob", "multi:softmax")
 
 
 def is_xgboost_file(path: Path) -> bool:
-    start = path.open("rb").read(256)
+    with path.open("rb") as file:
+        start = file.read(256)
     if path.suffix == ".ubj":
         return start.startswith(b"{")
     return path.suffix == ".json" and start.lstrip().startswith(b"{") and b'"learner"' in start
@@ -81,8 +82,12 @@ def _nameless(booster: Any) -> Any:
     """A classifier of its own that takes plain arrays: the converter knows no names but f0, f1, f2, …"""
     import xgboost
 
+    saved = json.loads(booster.save_raw("json"))
+    objective = saved["learner"]["objective"]
+    if objective["name"] == "multi:softmax":  # answers labels, and the converter then leaves the softmax out
+        objective["name"] = "multi:softprob"
     classifier = xgboost.XGBClassifier()
-    classifier.load_model(booster.save_raw("ubj"))
+    classifier.load_model(bytearray(json.dumps(saved).encode()))
     own = classifier.get_booster()
     own.feature_names = own.feature_types = None
     return classifier
