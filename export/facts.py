@@ -124,4 +124,4 @@ def with_each_split(dataset: Dataset, change: Callable[[Split], Split]) -> Datas
 
 def _lacks(rows: Rows, column: str) -> NDArray[np.bool_]:
     values = rows if rows.dtype.names is None else rows[column]
-    return np.asarray(is_missing(values).reshape(len(rows), -1).any(axis=1), dtype=np.bool_)
+    return np.asarray(is_missing(values).any(axis=tuple(range(1, values.ndim))), dtype=np.bool_)

@@ -25,6 +25,7 @@ class Family:
     load: Callable[[Path, Trust], Any]
     is_model: Callable[[Any], bool]
     source: Callable[[Any], Source]
+    takes_folders: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -35,6 +36,7 @@ FAMILIES: dict[str, Family] = {
         lambda path, _: load_keras(path),
         is_keras_model,
         keras_source,
+        takes_folders=True,
     ),
     "XGBoost": Family(
         ".json, .ubj", is_xgboost_file, lambda path, _: load_xgboost(path), is_xgboost_model, xgboost_source
@@ -52,7 +54,7 @@ def load_model(path: Path, trust: Trust) -> Any:
     if not path.exists():
         raise InvalidModel(f"{path}: expected a trained model, there is no such file")
     for family in FAMILIES.values():
-        if family.is_file(path):
+        if (path.is_file() or family.takes_folders) and family.is_file(path):
             return family.load(path, trust)
     known = "; ".join(f"{name} ({family.files})" for name, family in FAMILIES.items())
     raise InvalidModel(f"{path}: expected a trained model of one of these kinds, by name and contents: {known}")
