@@ -59,7 +59,7 @@ def test_an_operator_that_onnx_does_not_have_is_named() -> None:
     import tensorflow as tf
 
     @keras.saving.register_keras_serializable("tests")
-    class Bessel(keras.layers.Layer):  # type: ignore[misc]  # Keras is not typed
+    class Bessel(keras.layers.Layer):  # type: ignore[misc, name-defined]  # Keras is not typed
         def call(self, x: Any) -> Any:
             return tf.math.special.bessel_i0e(x)
 
