@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_iris
 
+from export.adapt import AS_IT_IS, Adaptation
 from export.datasets import Dataset, stratified
 from export.samples import Samples, part
 from server.manifest import InputSpec
@@ -26,6 +27,8 @@ class Case:
     data: Data
     save: Callable[["Training", Path], Path]
     """Trains the model on these rows, saves it into this folder as its user would, and answers the file."""
+    adaptation: Adaptation = AS_IT_IS
+    """What its user tells `pack` of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def try_out(case: Case) -> Outcome:
         warnings.simplefilter("ignore")  # of training so little
         file = case.save(training, Path(folder))
         try:
-            member = member_of(source_of(load_model(file, TRUST)), "model", dataset)
+            member = member_of(source_of(load_model(file, TRUST)), "model", dataset, case.adaptation)
             report = check_parity(member, member.to_onnx(), dataset)
         except ParityError as exc:
             return Outcome(case, None, _shortened(exc, folder), caught=True)

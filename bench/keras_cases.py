@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import Case, Data, Training
+from export.adapt import Adaptation
 from export.formats.keras_models import import_keras
 
 LAYERS = "Keras layers"
@@ -77,12 +78,14 @@ def keras_cases() -> Iterator[Case]:
     outputs: Mapping[str, tuple[Data, Callable[..., Any]]] = {
         "Dense(n_classes), softmax": ("digits", _softmax),
         "Dense(n_classes), a layer Softmax": ("digits", lambda k, x, n: k.Softmax()(k.Dense(n)(x))),
-        "Dense(n_classes), no activation (logits)": ("digits", lambda k, x, n: k.Dense(n)(x)),
+        "Dense(n_classes), no activation": ("digits", _logits),
         "Dense(n_classes), sigmoid": ("digits", lambda k, x, n: k.Dense(n, "sigmoid")(x)),
         "Dense(1), sigmoid": ("two flowers", lambda k, x, n: k.Dense(1, "sigmoid")(x)),
     }
     for name, (data, output) in outputs.items():
-        yield Case(OUTPUTS, name, data, partial(_save, lambda k, x: k.Dense(8, "relu")(x), output))
+        yield Case(OUTPUTS, name, data, partial(_save, _dense, output))
+    said = Adaptation(logits=True)
+    yield Case(OUTPUTS, "Dense(n_classes), no activation, --logits", "digits", partial(_save, _dense, _logits), said)
 
 
 def _save(body: Body, output: Callable[..., Any], training: Training, folder: Path) -> Path:
@@ -98,6 +101,14 @@ def _save(body: Body, output: Callable[..., Any], training: Training, folder: Pa
     file = folder / "model.keras"
     model.save(file)
     return file
+
+
+def _dense(k: Any, x: Any) -> Any:
+    return k.Dense(8, "relu")(x)
+
+
+def _logits(k: Any, x: Any, n_classes: int) -> Any:
+    return k.Dense(n_classes)(x)
 
 
 def _softmax(k: Any, x: Any, n_classes: int) -> Any:

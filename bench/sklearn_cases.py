@@ -52,6 +52,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "MLPClassifier": {"max_iter": 50},
     "RandomForestClassifier": {"n_estimators": 10},
     "ExtraTreesClassifier": {"n_estimators": 10},
+    "CategoricalNB": {"min_categories": 8},
     "ClassifierChain": INNER,
     "FixedThresholdClassifier": INNER,
     "MultiOutputClassifier": INNER,

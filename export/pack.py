@@ -30,7 +30,7 @@ STEPS = 3
 def pack(
     name: str,
     members: Mapping[str, Any],
-    data: Dataset | Path | None = None,
+    data: Dataset | Path | str | None = None,
     *,
     target: str | None = None,
     classes: Sequence[str] | None = None,
@@ -91,7 +91,7 @@ def _source(member: str, model: Any, trust: Trust) -> Source:
 
 def _data(
     sources: Mapping[str, Source],
-    data: Dataset | Path | None,
+    data: Dataset | Path | str | None,
     target: str | None,
     classes: Sequence[str] | None,
     adaptations: Mapping[str, Adaptation],
@@ -103,7 +103,7 @@ def _data(
             raise Mismatch("without --data nothing says what the classes are called: it takes --classes")
         dataset = made_dataset(sources, _once(classes))
     else:
-        dataset = data if isinstance(data, Dataset) else load_own_data(data, target=target, seed=seed)
+        dataset = data if isinstance(data, Dataset) else load_own_data(Path(data), target=target, seed=seed)
         dataset = dataset if classes is None else with_classes(dataset, _once(classes))
     unnamed = [member for member, source in sources.items() if source.classes is None]
     used = {

@@ -90,8 +90,12 @@ def _name_missing_text(encoder: Any) -> None:
 
 
 def _name_missing_filler(imputer: Any) -> None:
-    if imputer.statistics_.dtype == object:
+    if _fills_text(imputer):
         imputer.missing_values = ""
+
+
+def _fills_text(imputer: Any) -> bool:
+    return any(isinstance(value, str) for value in imputer.statistics_)
 
 
 def _unname_booster(model: Any) -> None:
@@ -190,11 +194,10 @@ def _imputer(scope: Any, operator: Any, container: Any) -> None:
     from skl2onnx.common._registration import get_converter
 
     model = operator.raw_operator
-    plain = model.statistics_.dtype != object and not model.add_indicator and not np.isnan(model.statistics_).any()
-    if not plain or not _is_nan(model.missing_values):
+    fill = np.empty((1, 0)) if _fills_text(model) else model.statistics_.astype(np.float64).reshape(1, -1)
+    if not fill.size or np.isnan(fill).any() or model.add_indicator or not _is_nan(model.missing_values):
         get_converter("SklearnSimpleImputer")(scope, operator, container)
         return
-    fill = model.statistics_.reshape(1, -1)
     _in_float64(lambda _, x, op: op("Where", op("IsNaN", x), fill, x))(scope, operator, container)
 
 

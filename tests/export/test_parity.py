@@ -268,3 +268,22 @@ def test_without_bounds_the_training_rows_bound_the_domain() -> None:
     assert dataset.train.x.min() <= noise.min()
     assert noise.max() <= dataset.train.x.max()
     assert [rows.inside for rows in sets if rows.name.startswith("offset")] == [False] * 4
+
+
+def test_rows_far_out_that_the_model_itself_does_not_answer_are_not_compared() -> None:
+    weights = coefficients(1)[0]
+
+    def raises(x: Rows) -> NDArray[np.float64]:
+        if np.abs(x).max() > 100:
+            raise ParityError("no such index")
+        return np.asarray(_linear(weights).predict_proba(x), dtype=np.float64)
+
+    def overflows(x: Rows) -> NDArray[np.float64]:
+        answer = np.asarray(_linear(weights).predict_proba(x), dtype=np.float64)
+        answer[np.abs(x).max(axis=1) > 100] = np.nan
+        return answer
+
+    for predict in (raises, overflows):
+        report = check_parity(replace(_linear(weights), predict_proba=predict), linear_member(weights), _tiny())
+        assert report.rows["validation"] == 300
+        assert not [name for name in report.rows if name.startswith("offset")]

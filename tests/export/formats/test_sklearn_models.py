@@ -173,6 +173,18 @@ def test_pipelines_over_named_columns_become_part_of_the_graph(model: Any) -> No
     assert report.rows["extremes"] > 0
 
 
+def test_constants_fill_in_for_what_is_missing() -> None:
+    from sklearn.compose import make_column_transformer
+
+    rows = frame()[: N // 2]
+    texts = make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), OneHotEncoder(handle_unknown="ignore"))
+    numbers = SimpleImputer(strategy="constant", fill_value=-1)
+    columns = make_column_transformer((texts, ["job", "town"]), (numbers, ["age"]))
+    forest = RandomForestClassifier(3, random_state=0)
+    model = make_pipeline(columns, forest).fit(rows[["age", "job", "town"]], rows.income)
+    assert _checked(model, of_table()).largest_difference < 2e-6
+
+
 def test_a_missing_text_that_is_a_category_of_its_own_is_known_in_the_graph() -> None:
     """skl2onnx looks for the text `nan`; in our rows it is empty."""
     from sklearn.compose import make_column_transformer
@@ -283,3 +295,9 @@ def test_a_pickle_of_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(b"no pickle")
     with pytest.raises(InvalidModel, match="joblib cannot load it"):
         load_model(tmp_path / "m.pkl", Trust(pickle=True))
+
+
+def test_classes_are_spelled_as_a_file_of_labels_would() -> None:
+    x, y = vectors()
+    assert source_of(DecisionTreeClassifier(max_depth=2).fit(x, y.astype(np.float64))).classes == ("0", "1", "2")
+    assert source_of(DecisionTreeClassifier(max_depth=2).fit(x, y > 0)).classes == ("False", "True")
