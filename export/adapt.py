@@ -11,13 +11,14 @@ from onnx import ModelProto, TensorProto
 
 from export.answer import Answer
 from export.awkward import base_rows, completed
-from export.convert import normalised
+from export.convert import ELEMENTS, normalised
 from export.datasets import Dataset
 from export.errors import ConversionFailed, Mismatch, ParityError
 from export.formats.source import Source, WantsArray, WantsColumns
 from export.reading import Port, Reading
 from export.trained import Splits, TrainedMember
-from server.ensemble import are_distributions
+from server.ensemble import are_distributions, on_one_line
+from server.errors import first_line
 from server.manifest import InputSpec
 from server.rows import Rows
 
@@ -112,8 +113,7 @@ def _side_by_side(wants: WantsArray, inputs: Sequence[InputSpec], name: str) -> 
 
 
 def _columns(wants: WantsColumns, inputs: Sequence[InputSpec], name: str) -> tuple[Port, ...]:
-    datatypes = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING}
-    have = {spec.name: datatypes[spec.datatype] for spec in inputs if spec.shape == [1]}
+    have = {spec.name: ELEMENTS[spec.datatype] for spec in inputs if spec.shape == [1]}
     if set(wants.names) <= have.keys():
         elements = wants.elements or tuple(have[column] for column in wants.names)
         if all(
@@ -182,7 +182,7 @@ def _check_answers(outputs: NDArray[Any], answer: Answer, name: str) -> None:
         raise Mismatch(f"member {name!r}: expected {answer.n_outputs} values a row, got {values.shape[1:]}")
     rows = answer.probabilities(values) if answer.n_outputs == 1 and not answer.logits else values
     distributions = are_distributions(rows.astype(np.float32)) and len(rows) > 0
-    row = np.array2string(values[:1].ravel(), precision=4, threshold=10)
+    row = on_one_line(values[:1].ravel())
     if distributions and answer.logits and answer.n_outputs > 1:
         raise Mismatch(f"member {name!r}: said to answer logits, but answers distributions already, such as {row}")
     if not distributions and not answer.logits:
@@ -200,7 +200,7 @@ def _predict(source: Source, name: str, reading: Reading, x: Rows) -> NDArray[An
     try:
         return source.predict(reading.arrays(x))
     except Exception as exc:  # a stranger's model raises whatever it likes
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        reason = first_line(exc)
         raise ParityError(f"member {name!r}: the model itself does not answer rows of the data: {reason}") from exc
 
 

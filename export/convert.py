@@ -37,6 +37,7 @@ from export.graph import (
     shown,
 )
 from export.reading import Port, Reading
+from server.errors import first_line
 from server.manifest import InputSpec
 
 OUTPUT = "probabilities"
@@ -81,7 +82,7 @@ def normalised(
     try:
         onnx.checker.check_model(result, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as exc:
-        raise ConversionFailed(f"expected a valid ONNX graph, got: {_first_line(exc)}") from exc
+        raise ConversionFailed(f"expected a valid ONNX graph, got: {first_line(exc)}") from exc
     return result
 
 
@@ -107,7 +108,7 @@ def at_opset(model: ModelProto) -> ModelProto:
     try:
         return version_converter.convert_version(model, OPSET)
     except RuntimeError as exc:
-        raise ConversionFailed(f"cannot go from opset {version} to {OPSET}: {_first_line(exc)}") from exc
+        raise ConversionFailed(f"cannot go from opset {version} to {OPSET}: {first_line(exc)}") from exc
 
 
 def _check_ports(graph: GraphProto, reading: Reading) -> None:
@@ -168,10 +169,6 @@ def _listed(values: dict[str, ValueInfoProto]) -> str:
     return ", ".join(
         f"{name!r} of {TensorProto.DataType.Name(value.type.tensor_type.elem_type)}" for name, value in values.items()
     )
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 
 
 __all__ = ["OUTPUT", "Port", "at_opset", "normalised"]

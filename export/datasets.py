@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import CorruptDataset, DatasetNotFound
+from server.errors import first_line
 from server.manifest import InputSpec
 from server.rows import Rows
 
@@ -211,7 +212,7 @@ def find_fashion(fetch: Callable[[], Path], folders: Sequence[Path] = (DEBIAN_FO
     except Exception as exc:  # Keras raises bare Exceptions for whatever goes wrong on the way
         raise DatasetNotFound(
             f"Fashion-MNIST: not in {', '.join(map(str, folders))}, and Keras could not fetch it "
-            f"({_first_line(exc)}); to get it: {HOW_TO_GET_FASHION}"
+            f"({first_line(exc)}); to get it: {HOW_TO_GET_FASHION}"
         ) from exc
 
 
@@ -236,10 +237,6 @@ def _images(idx: bytes) -> NDArray[np.float32]:
 
 def _labels(idx: bytes) -> NDArray[np.int64]:
     return np.frombuffer(idx, dtype=np.uint8, offset=8).astype(np.int64)
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 
 
 DATASETS: Mapping[str, Callable[[int, Path | None], Dataset]] = {

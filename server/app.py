@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -38,6 +39,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.engine = Engine(repository, default=settings.default)
+    # One body at a time, so that many large ones do not take all memory.
+    app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.ready = False
     for part in (predict, ensembles, health, metrics, page):
         app.include_router(part.router)
@@ -55,4 +58,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     logger.info("ready to serve", extra={"ensembles": app.state.engine.repository.names()})
     yield
     app.state.ready = False
+    app.state.decoding.shutdown()
     app.state.engine.close()

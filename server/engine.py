@@ -14,6 +14,7 @@ from server.ensemble import Ensemble
 from server.errors import InvalidInput, InvalidRepository, NotReady
 from server.fusion import STRATEGIES, Fused, fuse, normalise_weights
 from server.repository import Repository
+from server.rows import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,11 @@ class Engine:
         """The ensemble of this name, else the default one. Raises NotFound."""
         return self.repository.get(self.default if name is None else name, version)
 
-    async def infer(self, ensemble: Ensemble, rows: NDArray[np.float32], options: Options) -> Prediction:
-        """Run the members on `rows (n_samples, *input.shape)` and fuse. Raises InvalidInput, MemberFailed, NotReady."""
+    async def infer(self, ensemble: Ensemble, rows: Rows, options: Options) -> Prediction:
+        """Run the members on the rows, as `server.rows` has them, and fuse.
+
+        Raises InvalidInput, MemberFailed, NotReady.
+        """
         plan = make_plan(ensemble, options)
         loop = asyncio.get_running_loop()
         try:
@@ -136,7 +140,7 @@ def _weights(
     return normalise_weights([given[name] for name in names])
 
 
-def _predict(ensemble: Ensemble, rows: NDArray[np.float32], plan: Plan, options: Options) -> Prediction:
+def _predict(ensemble: Ensemble, rows: Rows, plan: Plan, options: Options) -> Prediction:
     probabilities = ensemble.run(rows, plan.members)
     fused = fuse(
         plan.strategy, probabilities, weights=plan.weights, temperatures=ensemble.temperatures[list(plan.members)]

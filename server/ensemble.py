@@ -1,6 +1,7 @@
 """An ensemble in memory: runs its members on a batch of rows."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -70,7 +71,7 @@ class Ensemble:
 
     def _refuse(self, answer: NDArray[np.float32], chosen: Sequence[int]) -> None:
         member, number = next(place for place in np.ndindex(answer.shape[:2]) if not are_distributions(answer[place]))
-        row = np.array2string(answer[member, number], precision=4, threshold=10)
+        row = on_one_line(answer[member, number])
         raise MemberFailed(
             f"{self.where}: member {self.names[chosen[member]]!r}: expected a distribution, got for row {number} {row}"
         )
@@ -89,6 +90,11 @@ def open_graphs(
     """A session for each file that the members name. Raises InvalidRepository."""
     names = dict.fromkeys(member.file for member in members)
     return {name: Session(files[name], where=f"{where}/{name}", threads=threads) for name in names}
+
+
+def on_one_line(row: NDArray[np.floating]) -> str:
+    """A row `(n,)` of numbers for a message: four digits of each, and the middle left out of a long one."""
+    return np.array2string(row, precision=4, threshold=10, max_line_width=sys.maxsize)
 
 
 def are_distributions(probabilities: NDArray[np.float32]) -> bool:

@@ -82,3 +82,8 @@ class InternalError(CommitteeError):
 
 class InvalidRepository(CommitteeError):
     code = "invalid_repository"
+
+
+def first_line(exc: BaseException) -> str:
+    """What a library's exception says, as far as fits into a message of one line; its class if it says nothing."""
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.ensemble import Ensemble, are_distributions
-from server.errors import InvalidRepository, MemberFailed
+from server.errors import InvalidRepository, MemberFailed, first_line
 from server.manifest import VECTORS_FILE, InputSpec
 from server.rows import Rows, join_tensors
 
@@ -139,7 +139,7 @@ def _read_vectors(
             tensors = {name: _read_array(archive, name) for name in names}
             return tensors, _read_array(archive, "member_probabilities")
     except Exception as exc:  # zipfile and numpy raise a dozen kinds over bytes that are no arrays
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        reason = first_line(exc)
         wanted = ", ".join(names)
         raise InvalidRepository(f"{where}: expected the arrays {wanted} and member_probabilities: {reason}") from exc
 

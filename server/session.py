@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.errors import InvalidRepository, MemberFailed
+from server.errors import InvalidRepository, MemberFailed, first_line
 
 PROVIDERS = ("CPUExecutionProvider",)
 TYPES = {"FP32": "tensor(float)", "BYTES": "tensor(string)"}
@@ -56,7 +56,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS))
         except Exception as exc:  # ONNX Runtime's exceptions have no base class of their own
-            raise InvalidRepository(f"{where}: ONNX Runtime cannot load it: {_first_line(exc)}") from exc
+            raise InvalidRepository(f"{where}: ONNX Runtime cannot load it: {first_line(exc)}") from exc
         self.inputs = {arg.name: _spec(arg) for arg in self._session.get_inputs()}
         self.optional_inputs = {arg.name: _spec(arg) for arg in self._session.get_overridable_initializers()}
         self.outputs = {arg.name: _spec(arg) for arg in self._session.get_outputs()}
@@ -66,13 +66,9 @@ class Session:
         try:
             return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
         except Exception as exc:  # as above
-            raise MemberFailed(f"{self.where}: {_first_line(exc)}") from exc
+            raise MemberFailed(f"{self.where}: {first_line(exc)}") from exc
 
 
 def _spec(arg: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else None for size in arg.shape)
     return TensorSpec(arg.name, arg.type, shape)
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from export.errors import ConversionFailed
+
 IN_FLOAT64 = {
     "nodes_values": "nodes_values_as_tensor",
     "class_weights": "class_weights_as_tensor",
@@ -105,7 +107,7 @@ def hist_gradient_boosting(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _trees(model: Any) -> dict[str, Any]:
-    """The attributes that hold the trees. Raises NotImplementedError for splits of categories."""
+    """The attributes that hold the trees. Raises ConversionFailed for splits of categories."""
     trees: dict[str, list[Any]] = {
         name: []
         for name in (
@@ -127,7 +129,7 @@ def _trees(model: Any) -> dict[str, Any]:
     for index, (predictor, label) in enumerate(predictors):
         nodes = predictor.nodes
         if nodes["is_categorical"].any():
-            raise NotImplementedError("splits of categories (categorical_features)")
+            raise ConversionFailed("splits of categories (categorical_features)")
         for place, node in enumerate(nodes):
             _add_node(trees, index, place, node)
             if node["is_leaf"]:

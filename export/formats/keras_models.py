@@ -16,6 +16,7 @@ from export.errors import ConversionFailed, InvalidModel
 from export.formats.source import Source, WantsArray
 from export.graph import OPSET
 from export.reading import ELEMENTS, Port
+from server.errors import first_line
 
 PREDICT_BATCH = 1024
 OUTPUT = "probabilities"
@@ -58,7 +59,7 @@ def load_keras(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as exc:  # Keras raises a dozen kinds
-        raise InvalidModel(f"{path}: Keras cannot load it: {_first_line(exc)}") from exc
+        raise InvalidModel(f"{path}: Keras cannot load it: {first_line(exc)}") from exc
 
 
 def is_keras_model(model: Any) -> bool:
@@ -122,7 +123,7 @@ def _load_saved_model(path: Path) -> SavedModel:
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as exc:  # as above
-        raise InvalidModel(f"{path}: TensorFlow cannot load it: {_first_line(exc)}") from exc
+        raise InvalidModel(f"{path}: TensorFlow cannot load it: {first_line(exc)}") from exc
     signatures: Mapping[str, Any] = loaded.signatures
     if "serving_default" not in signatures:
         raise InvalidModel(f"{path}: expected a signature 'serving_default', got {sorted(signatures)}")
@@ -155,7 +156,7 @@ def _to_onnx(call: Any, ports: Sequence[Port]) -> ModelProto:
             custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
         )
     except Exception as exc:  # it raises whatever goes wrong inside
-        raise ConversionFailed(f"tf2onnx cannot convert it: {_first_line(exc)}") from exc
+        raise ConversionFailed(f"tf2onnx cannot convert it: {first_line(exc)}") from exc
     finally:
         tf2onnx_logger.setLevel(level)
     return _hold_captured(converted[0], function.get_concrete_function())
@@ -215,7 +216,3 @@ def _element(dtype: str) -> int:
     if not found:
         raise InvalidModel(f"expected a model that takes numbers, got one that takes {dtype}")
     return found[0]
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

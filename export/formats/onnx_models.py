@@ -14,7 +14,7 @@ from export.errors import InvalidModel
 from export.formats.source import Source, WantsArray, WantsColumns
 from export.graph import all_nodes, real_inputs, shape_of, shown
 from export.reading import ELEMENTS
-from server.errors import InvalidRepository
+from server.errors import InvalidRepository, first_line
 from server.session import Session
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
@@ -31,7 +31,7 @@ def load_onnx(path: Path) -> ModelProto:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as exc:  # protobuf's, the checker's, and those of files beside it
-        raise InvalidModel(f"{path}: expected an ONNX graph, got: {_first_line(exc)}") from exc
+        raise InvalidModel(f"{path}: expected an ONNX graph, got: {first_line(exc)}") from exc
     return model
 
 
@@ -186,7 +186,3 @@ def _predict(
         feeds = {name: array[places] for name, array in zip(names, arrays, strict=True)}
         answers.append(session.run([output], feeds)[0])
     return np.concatenate(answers)[:n]
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -17,6 +17,7 @@ from export.errors import ConversionFailed
 from export.formats.float64_trees import feed_float64, hist_gradient_boosting, register_boosters
 from export.graph import ML_OPSET, OPSET, rename
 from export.reading import Port
+from server.errors import first_line
 
 
 def sklearn_to_onnx(model: Any, ports: Sequence[Port]) -> ModelProto:
@@ -35,8 +36,8 @@ def sklearn_to_onnx(model: Any, ports: Sequence[Port]) -> ModelProto:
             target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             custom_conversion_functions=_converters(),
         )
-    except Exception as exc:  # it raises a dozen kinds, RuntimeError and NotImplementedError among them
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+    except Exception as exc:  # it raises a dozen kinds, RuntimeError among them
+        reason = first_line(exc)
         raise ConversionFailed(f"skl2onnx cannot convert it: {reason}") from exc
     # It spells `hours per week` with underscores; the order stays.
     names = {value.name: port.name for value, port in zip(graph.graph.input, ports, strict=True)}

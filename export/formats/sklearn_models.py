@@ -16,6 +16,7 @@ from export.errors import InvalidModel
 from export.formats.sklearn_graph import estimators, sklearn_to_onnx
 from export.formats.source import Source, WantsArray, WantsColumns, class_name
 from export.trained import Splits, tree_splits
+from server.errors import first_line
 
 PICKLES = (".joblib", ".pkl", ".pickle")
 STEPWISE = ("sklearn.tree", "sklearn.ensemble", "xgboost", "lightgbm")
@@ -56,7 +57,7 @@ def sklearn_source(model: Any) -> Source:
     try:
         check_is_fitted(model)
     except Exception as exc:
-        raise InvalidModel(f"expected a fitted model, got: {_first_line(exc)}") from exc
+        raise InvalidModel(f"expected a fitted model, got: {first_line(exc)}") from exc
     names = tuple(map(str, getattr(model, "feature_names_in_", ()))) or None
     wants: WantsArray | WantsColumns
     if names and any(isinstance(part, ColumnTransformer) for part in estimators(model)):
@@ -161,7 +162,7 @@ def _load_skops(path: Path, trust: Trust) -> Any:
     except InvalidModel:
         raise
     except Exception as exc:  # skops, zipfile, json and numpy raise a dozen kinds over bytes that are no model
-        raise InvalidModel(f"{path}: skops cannot load it: {_first_line(exc)}") from exc
+        raise InvalidModel(f"{path}: skops cannot load it: {first_line(exc)}") from exc
     _check_trees(model, path)
     return model
 
@@ -210,8 +211,4 @@ def _load_pickle(path: Path, trust: Trust) -> Any:
     try:
         return joblib.load(path)
     except Exception as exc:  # code of the pickle's own may raise anything
-        raise InvalidModel(f"{path}: joblib cannot load it: {_first_line(exc)}") from exc
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise InvalidModel(f"{path}: joblib cannot load it: {first_line(exc)}") from exc

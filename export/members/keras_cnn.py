@@ -11,8 +11,6 @@ from export.recipe import Conv, Dense, Dropout, Flatten, KerasCnn, Layer, MaxPoo
 from export.trained import TrainedMember
 from server.manifest import InputSpec
 
-__all__ = ["build", "import_keras", "train_keras_cnn"]
-
 
 def train_keras_cnn(recipe: KerasCnn, dataset: Dataset, *, seed: int, progress: Progress) -> TrainedMember:
     """Train a network for all its epochs. Deterministic: the same seed gives the same weights on the same machine."""

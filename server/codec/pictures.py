@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from server.codec.media import JPEG, PNG, WEBP
-from server.errors import InvalidInput, TooLarge
+from server.errors import InvalidInput, TooLarge, first_line
 
 SIDE = 16_384
 """Pixels of a side: what is a few pixels high and millions wide costs more than its pixels tell."""
@@ -81,7 +81,7 @@ class PictureDecoder:
         except (MemoryError, Image.DecompressionBombError) as exc:
             raise TooLarge(f"picture: expected at most {PIXELS_A_PICTURE} pixels; got more") from exc
         except Exception as exc:  # Pillow raises a dozen kinds over bytes that are no picture
-            reason = (str(exc).splitlines() or [type(exc).__name__])[0][:100]
+            reason = first_line(exc)[:100]
             raise InvalidInput(f"picture: expected {type_}; got one that cannot be read: {reason}") from exc
 
     def _render(self, picture: ImageFile) -> NDArray[np.uint8]:

@@ -1,7 +1,6 @@
 """Reading a request's body: never more bytes than the limit, of one media type, decoded beside the event loop."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from fastapi import Request
@@ -42,16 +41,7 @@ async def decode(request: Request, body: bytes, media: Media, manifest: Manifest
     call = partial(decode_predict, body, media, manifest.inputs, max_rows=manifest.max_batch_size)
     if media.type == JSON or (len(body) <= INLINE_BYTES and media.type not in (*PICTURES, FORM)):
         return call()  # a thread would be no help with JSON: its parser lets no other run
-    return await asyncio.get_running_loop().run_in_executor(_executor(request), call)
-
-
-def _executor(request: Request) -> ThreadPoolExecutor:
-    """The application's one thread for this: one body at a time, so that many large ones do not take all memory."""
-    state = request.app.state
-    if not hasattr(state, "decoding"):
-        state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
-    executor: ThreadPoolExecutor = state.decoding
-    return executor
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.decoding, call)
 
 
 def _media_of(request: Request) -> Media:

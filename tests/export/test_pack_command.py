@@ -1,10 +1,6 @@
 """The command that packs: what it prints, what it refuses in one line, what it leaves; and models in memory."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -25,6 +21,7 @@ from export.adapt import Adaptation
 from export.errors import InvalidModel, Mismatch, ParityError, PublishError
 from export.pack import pack, with_classes
 from server.repository import Repository
+from tests.export.interruption import interrupt
 from tests.export.small_models import N, frame, of_table, of_vectors, pipeline, vectors
 from tests.tiny import coefficients, linear_member
 
@@ -162,20 +159,18 @@ def test_an_error_is_one_line_and_leaves_nothing(
 
 
 def test_ctrl_c_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export", "pack", "mixed", str(folder / "net.keras")]
-    command += ["--data", str(folder / "valid.npz"), "--out", str(tmp_path / "models")]
-    environment = {**os.environ, "COLUMNS": "100", "TTY_COMPATIBLE": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    seen = ""
-    while "net" not in seen:
-        read = process.stderr.read(1)
-        assert read, f"it ended before it loaded: {seen}"
-        seen += read
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, seen + rest
-    assert "interrupted; nothing was published" in rest
+    arguments = [
+        "pack",
+        "mixed",
+        str(folder / "net.keras"),
+        "--data",
+        str(folder / "valid.npz"),
+        "--out",
+        str(tmp_path / "models"),
+    ]
+    status, written = interrupt(arguments, when="net")
+    assert status == 130, written
+    assert "interrupted; nothing was published" in written
     assert not (tmp_path / "models").exists()
 
 

@@ -1,9 +1,5 @@
 """The whole way, for real: train, convert, gate, pack, fit, score, publish, load, answer."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +14,7 @@ from export.recipe import load_recipe
 from export.train import train
 from server.repository import Repository
 from tests.export.conftest import DIGITS
+from tests.export.interruption import interrupt
 
 
 def test_the_published_version_loads_and_answers_the_test_rows_well(published: Path) -> None:
@@ -92,18 +89,8 @@ def test_a_recipe_that_cannot_be_trained_publishes_nothing(
 
 
 def test_ctrl_c_while_training_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export", "train", str(DIGITS), "--out", str(tmp_path / "models")]
-    # Wide and interactive, so that the bars come as they move and not once at the end.
-    environment = {**os.environ, "COLUMNS": "100", "TTY_COMPATIBLE": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    seen = ""
-    while "cnn" not in seen:
-        read = process.stderr.read(1)
-        assert read, f"it ended before it trained: {seen}"
-        seen += read
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, seen + rest
-    assert "interrupted; nothing was published" in rest
+    arguments = ["train", str(DIGITS), "--out", str(tmp_path / "models")]
+    status, written = interrupt(arguments, when="cnn")
+    assert status == 130, written
+    assert "interrupted; nothing was published" in written
     assert not (tmp_path / "models").exists()

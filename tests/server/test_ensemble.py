@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from server.ensemble import Ensemble
+from server.ensemble import Ensemble, on_one_line
 from server.errors import InvalidRepository, MemberFailed
 from server.fusion import STRATEGIES
 from server.manifest import MANIFEST_FILE, InputSpec, Manifest, parse_manifest
@@ -479,3 +479,11 @@ def test_an_output_of_another_number_of_members_than_gates_is_refused() -> None:
     data = identity((FLOAT, ["n", 4]), (FLOAT, ["n", 4]), ("members", BOOL, [2]))
     with pytest.raises(InvalidRepository, match=r"expected 'probabilities' to be tensor\(float\) of shape \[2, n, 3\]"):
         build({"all.onnx": data}, [{"name": "m1", "file": "all.onnx", "gate": 0}])
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 1000])
+def test_a_row_in_a_message_fits_on_one_line(n_classes: int) -> None:
+    shown = on_one_line(np.linspace(-1e3, 1e3, n_classes, dtype=np.float32))
+    assert "\n" not in shown
+    assert shown.startswith("[-1000.")
+    assert len(shown) < 200

@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from export.formats.keras_models import import_keras
 from export.members import TrainedMember, train_member
-from export.members.keras_cnn import build, import_keras
+from export.members.keras_cnn import build
 from export.recipe import KerasCnn, load_recipe
 from server.manifest import InputSpec
 from tests.export.small import CNN, digits, train
