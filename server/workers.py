@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,21 +127,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
-        # Told to stop meanwhile, it does once it has loaded: an import that is cut short would log its traceback.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             super().load_wsgi()
             _mark(self.cfg.worker_tmp_dir, "loaded")
         except InvalidRepository as exc:
             self._give_up(exc)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _give_up(self, exc: InvalidRepository) -> NoReturn:
         if (Path(self.cfg.worker_tmp_dir) / "loaded").exists():
             # What it had served has been changed on disk. The other workers have it in memory, and go on.
             logger.error("a worker could not be replaced, the next tries in %d seconds: %s", RETRY_SECONDS, exc)
-            signal.sigtimedwait({signal.SIGTERM}, RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)  # a stop ends it, as `init_signals` has it
             sys.exit(os.EX_TEMPFAIL)
         if _mark(self.cfg.worker_tmp_dir, "failed"):  # the others would say the same
             logger.critical(str(exc))
