@@ -13,8 +13,8 @@ help: ## List the targets
 serve: $(SERVE)/.installed ## Serve models/ on port 8000 (COMMITTEE_* variables are passed on)
 	$(SERVE)/bin/python -m server
 
-train: $(DEV)/.installed ## Train the seed recipe on Fashion-MNIST and publish the next version into models/
-	$(DEV)/bin/python -m export train export/recipes/seed.toml --out models
+train: $(DEV)/.installed ## Run the whole of recipe fashion.toml and publish into models/ (under an hour; reruns do what changed)
+	$(DEV)/bin/python -m export train export/recipes/fashion.toml --out models
 
 test: $(DEV)/.installed lint types imports ## Lint, types, import rules, tests, coverage
 	rm -f .coverage .coverage.*

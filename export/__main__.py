@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from export.commands import Done, add_commands
 from export.errors import ExportError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,34 +21,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         with _progress(console) as progress:
-            folder = options.run(options, progress)
-        if options.run is _pack:
-            from export.shown import show
-
-            show(folder, console)
+            done: Done = options.run(options, progress)
     except ExportError as exc:
         console.print(f"committee-export: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("committee-export: interrupted; nothing was published")
         return 130
-    sys.stdout.write(f"{folder}\n")
+    for table in done.shown:
+        console.print(table)
+    sys.stdout.write("".join(f"{path}\n" for path in done.paths))
     return 0
 
 
-def _train(options: argparse.Namespace, progress: Progress) -> Path:
-    from export.train import train  # TensorFlow and its like load for seconds: not for --help
-
-    return train(options.recipe, out=options.out, data=options.data, progress=progress)
-
-
-def _pack(options: argparse.Namespace, progress: Progress) -> Path:
+def _pack(options: argparse.Namespace, progress: Progress) -> Done:
+    from export import shown
     from export.formats import Trust
     from export.options import read_adaptations, read_members
     from export.pack import pack
 
     members = read_members(options.models)
-    return pack(
+    folder = pack(
         options.name,
         members,
         options.data,
@@ -61,29 +55,18 @@ def _pack(options: argparse.Namespace, progress: Progress) -> Path:
         seed=options.seed,
         progress=progress,
     )
+    return Done([folder], shown.version(folder))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="committee-export", description="Train, convert and publish ensembles.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train = _command(commands, "train", "train a recipe and publish the next version of its ensemble", _train)
-    train.add_argument("recipe", type=Path, help="a TOML file, such as export/recipes/seed.toml")
-    train.add_argument("--data", type=Path, help="a folder with the data set's files, if not in a usual place")
-    pack = _command(commands, "pack", "make an ensemble of trained models and publish it", _pack)
+    add_commands(commands)
+    what = "make an ensemble of trained models and publish it"
+    pack = commands.add_parser("pack", help=what, description=f"{what[0].upper()}{what[1:]}.")
     _pack_options(pack)
+    pack.set_defaults(run=_pack)
     return parser
-
-
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    what: str,
-    run: Callable[[argparse.Namespace, Progress], Path],
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument("--out", type=Path, default=Path("models"), help="the model repository (default: models)")
-    command.set_defaults(run=run)
-    return command
 
 
 def _pack_options(pack: argparse.ArgumentParser) -> None:
@@ -115,6 +98,7 @@ def _pack_options(pack: argparse.ArgumentParser) -> None:
     pack.add_argument(
         "--logits", action="append", default=[], metavar="MEMBER", help="the member answers logits: append a softmax"
     )
+    pack.add_argument("--out", type=Path, default=Path("models"), help="the model repository (default: models)")
     pack.add_argument("--version-of", action="store_true", help="NAME is there already: publish its next version")
     pack.add_argument("--description", default="", help="what stands in the manifest and the model card")
     pack.add_argument("--seed", type=int, default=0, help="of the split of the data (default: 0)")

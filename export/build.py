@@ -7,17 +7,19 @@ temperatures and chooses between two fits of the weights, *test* is looked at on
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from export import card, report
+from export.baselines import compare_with_baselines
 from export.candidate import Candidate
+from export.costs import measure_costs
 from export.datasets import Dataset
+from export.errors import Mismatch
 from export.evaluate import evaluate
-from export.fit import fit_fusion
+from export.fit import Fitted, fit_fusion
 from export.packed import MEMBER_PROBABILITIES, check_packed, pack_graphs
 from export.publish import list_files, make_vectors, next_version, publish
 from server.ensemble import Ensemble
@@ -27,7 +29,7 @@ from server.rows import Rows, is_table
 
 PACKED_FILE = "ensemble.onnx"
 BATCH = 64
-"""Rows a call, for predictions and for measured costs."""
+"""Rows a call."""
 N_VECTORS = 16
 N_PROOF_ROWS = 256
 
@@ -42,13 +44,18 @@ def build(
     out: Path,
     seed: int,
     progress: Progress,
+    fitted: Fitted | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Publish the candidates as the next version of ensemble `name` under `out`; returns its folder.
 
-    `notes` are for the report. A data set without test rows has no labels: then nothing is fitted or scored, all
-    members weigh the same, and there is no report. Raises PackingError or PublishError; then nothing is published.
+    `fitted` is what `fit_fusion` found for these very candidates, in their order; None fits them here. `notes` are for
+    the report. A data set without test rows has no labels: then nothing is fitted or scored, all members weigh the
+    same, and there is no report. Raises Mismatch, PackingError or PublishError; then nothing is published.
     """
+    names = [candidate.name for candidate in candidates]
+    if fitted is not None and fitted.names != names:
+        raise Mismatch(f"ensemble {name!r}: expected a fit of {', '.join(names)}, got one of {', '.join(fitted.names)}")
     models = {candidate.name: candidate.model for candidate in candidates}
     packed = pack_graphs(models, dataset.inputs, len(dataset.classes))
     check_packed(packed, models, dataset.validation.x[:N_PROOF_ROWS])
@@ -65,13 +72,11 @@ def build(
         files=list_files(files),
     )
     ensemble = Ensemble(draft, files, where=f"{name} (being built)")
-    costs = measure_costs(ensemble, dataset.validation.x[:BATCH])
-    members = [
-        spec.model_copy(update={"cost_us": round(cost, 2)}) for spec, cost in zip(draft.members, costs, strict=True)
-    ]
+    costs = measure_costs(models, dataset.validation.x)
+    members = [spec.model_copy(update={"cost_us": round(costs[spec.name], 2)}) for spec in draft.members]
     timed = draft.model_copy(update={"members": members})
     if len(dataset.test):
-        manifest, texts = _fitted_and_scored(timed, ensemble, files, candidates, dataset, seed, progress, notes)
+        manifest, texts = _fitted_and_scored(timed, ensemble, files, candidates, dataset, fitted, seed, progress, notes)
     else:
         manifest, texts = timed, {card.CARD_FILE: card.render_unmeasured(timed, candidates).encode()}
     rows = _vector_rows(dataset)
@@ -85,6 +90,7 @@ def _fitted_and_scored(
     files: Mapping[str, bytes],
     candidates: Sequence[Candidate],
     dataset: Dataset,
+    fitted: Fitted | None,
     seed: int,
     progress: Progress,
     notes: Sequence[str],
@@ -94,13 +100,27 @@ def _fitted_and_scored(
         split: predict(ensemble, getattr(dataset, split).x, progress, f"predict {split}")
         for split in ("validation", "calibration", "test")
     }
-    fitted = fit_fusion(
-        draft.members, answers["validation"], dataset.validation.y, answers["calibration"], dataset.calibration.y
+    if fitted is None:
+        fitted = fit_fusion(
+            ensemble.names, answers["validation"], dataset.validation.y, answers["calibration"], dataset.calibration.y
+        )
+    members = [
+        spec.model_copy(update={"weights": fitted.weights[spec.name], "temperature": fitted.temperatures[spec.name]})
+        for spec in draft.members
+    ]
+    manifest = draft.model_copy(update={"members": members, "default_strategy": fitted.default_strategy})
+    fused = fuse_all(Ensemble(manifest, files, where=ensemble.where), answers["test"])
+    scored = evaluate(fused, dataset.test.y, seed=seed)
+    baselines = compare_with_baselines(
+        fused[fitted.default_strategy],
+        # All the rows that ours have learned from.
+        np.concatenate([answers["validation"], answers["calibration"]], axis=1),
+        np.concatenate([dataset.validation.y, dataset.calibration.y]),
+        answers["test"],
+        dataset.test.y,
+        seed=seed,
     )
-    manifest = draft.model_copy(update={"members": fitted.members, "default_strategy": fitted.default_strategy})
-    with_weights = Ensemble(manifest, files, where=ensemble.where)
-    scored = evaluate(fuse_all(with_weights, answers["test"]), dataset.test.y, seed=seed)
-    contents = report.make_report(manifest, candidates, fitted, scored, dataset, seed=seed, notes=notes)
+    contents = report.make_report(manifest, candidates, fitted, scored, dataset, baselines, seed=seed, notes=notes)
     return manifest, {
         report.REPORT_FILE: report.to_json(contents),
         card.CARD_FILE: card.render(contents).encode(),
@@ -111,19 +131,6 @@ def predict(ensemble: Ensemble, rows: Rows, progress: Progress, what: str) -> ND
     """What the members answer, `(n_members, n, n_classes)`, in batches of `BATCH`."""
     batches = progress.track([rows[start : start + BATCH] for start in range(0, len(rows), BATCH)], description=what)
     return np.concatenate([ensemble.run(batch) for batch in batches], axis=1)
-
-
-def measure_costs(ensemble: Ensemble, rows: Rows, *, repeats: int = 30) -> list[float]:
-    """Microseconds a row of each member alone, on these rows as one batch: the median of `repeats` calls."""
-    costs = []
-    for member in range(len(ensemble.names)):
-        times = []
-        for _ in range(repeats):
-            start = perf_counter()
-            ensemble.run(rows, [member])
-            times.append(perf_counter() - start)
-        costs.append(float(np.median(times)) / len(rows) * 1e6)
-    return costs
 
 
 def fuse_all(ensemble: Ensemble, probabilities: NDArray[np.float32]) -> dict[str, Fused]:

@@ -38,6 +38,13 @@ trained model's probabilities and its ONNX graph's, over the validation rows and
 
 {_verdict(report)}
 
+## Against scikit-learn
+
+{baselines_table(report)}
+
+The same members, fused by scikit-learn's `VotingClassifier` and `StackingClassifier` (a logistic regression), fitted on
+the validation and calibration rows. The last two columns: `{default}` less scikit-learn's, on the same rows.
+
 {notes_list(report)}Figures are those of the test split with 95% bootstrap intervals; `report.json` holds them
 all and defines them.
 
@@ -105,6 +112,16 @@ def strategies_table(report: Mapping[str, Any]) -> str:
         cells = [f"{test[m]['value']:.4f} ({test[m]['low']:.4f} to {test[m]['high']:.4f})" for m in METRICS]
         shown = f"**{name}**" if name == report["default_strategy"] else name
         lines.append(f"| {' | '.join([shown, *cells])} |")
+    return "\n".join(lines)
+
+
+def baselines_table(report: Mapping[str, Any]) -> str:
+    lines = ["| scikit-learn's | accuracy | log-loss | ours: accuracy | ours: log-loss |", "|---|---|---|---|---|"]
+    for name, baseline in report["baselines"].items():
+        test, difference = baseline["test"], baseline["difference"]
+        own = [f"{test[metric]['value']:.4f}" for metric in ("accuracy", "log_loss")]
+        ours = [_signed(difference[metric]) for metric in ("accuracy", "log_loss")]
+        lines.append(f"| {' | '.join([name, *own, *ours])} |")
     return "\n".join(lines)
 
 

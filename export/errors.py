@@ -10,6 +10,8 @@ ExportError
 ├── Mismatch                a model's inputs or classes are not the data's, or a version's not those before it
 ├── ConversionFailed        a converter wrote a graph that does not keep the members' contract
 ├── ParityError             a graph answers something else than the model that it was converted from
+├── CorruptLibrary          what an earlier run has kept cannot be read
+├── NothingFits             no candidate, or no set of them, is within the limits that were asked for
 ├── PackingError            the packed graph answers something else than its members apart
 └── PublishError            a version does not verify, or is there already
 """
@@ -56,6 +58,14 @@ class ConversionFailed(ExportError):
 
 
 class ParityError(ExportError):
+    pass
+
+
+class CorruptLibrary(ExportError):
+    pass
+
+
+class NothingFits(ExportError):
     pass
 
 

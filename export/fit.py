@@ -4,8 +4,8 @@ Arrays are the members' answers on held-out rows: `probabilities (n_members, n_s
 true classes `y (n_samples,) int64`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from scipy.optimize import minimize, minimize_scalar
 
 from export.evaluate import Evaluation, evaluate
 from server.fusion import FLOOR, STRATEGIES, calibrate, fuse
-from server.manifest import MemberSpec
 
 Probabilities = NDArray[np.float32]
 Weights = NDArray[np.float64]
+Chosen = NDArray[np.bool_]
+"""`(n_members,)`"""
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
@@ -28,47 +29,75 @@ class Fit:
 
     weights: Weights
     log_loss: float
+    path: tuple[tuple[int, float], ...] = ()
+    """Of greedy selection: the member that each step added, and the log-loss after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What fitting found; `choice` tells which fit of the linear pool was kept, and why."""
+    """What fitting found, rounded as it is published."""
 
-    members: list[MemberSpec]
+    temperatures: Mapping[str, float]
+    """By member, in the members' order."""
+    weights: Mapping[str, Mapping[str, float]]
+    """By member, then by strategy that takes fitted ones."""
     default_strategy: str
-    choice: dict[str, Any]
+    choice: Mapping[str, Any]
+    """Which fit of the linear pool was kept, and why; ready for JSON."""
     validation: Evaluation
+    """Of every strategy."""
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.temperatures)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "members": {
+                name: {"temperature": self.temperatures[name], "weights": self.weights[name]} for name in self.names
+            },
+            "default_strategy": self.default_strategy,
+            "choice": self.choice,
+            "validation": {
+                strategy: {metric: asdict(interval) for metric, interval in self.validation.scores(strategy).items()}
+                for strategy in self.validation.names
+            },
+        }
 
 
 def fit_fusion(
-    members: Sequence[MemberSpec],
+    names: Sequence[str],
     validation: Probabilities,
     y: NDArray[np.int64],
     calibration: Probabilities,
     y_calibration: NDArray[np.int64],
 ) -> Fitted:
-    """Fit temperatures, weights and the choice of the default strategy, on the members' answers to the two splits.
+    """Fit temperatures, weights and the choice of the default strategy, on the answers of the members of these names.
 
     Weights and default strategy come from the validation rows, temperatures from the calibration rows.
     """
-    temperatures = np.array([fit_temperature(answer, y_calibration) for answer in calibration], dtype=np.float32)
+    temperatures = fit_temperatures(calibration, y_calibration)
     linear, choice = _choose_linear_pool(validation, y, calibration, y_calibration)
     log_linear = fit_log_linear_pool(calibrate(validation, temperatures), y)
-    fitted = [
-        spec.model_copy(
-            update={
-                "weights": {"weighted": _round(linear.weights[k]), "log_linear": _round(log_linear.weights[k])},
-                "temperature": _round(temperatures[k]),
-            }
-        )
-        for k, spec in enumerate(members)
-    ]
     weights = {"weighted": linear.weights, "log_linear": log_linear.weights}
     answers = {
         name: fuse(name, validation, weights=weights.get(name), temperatures=temperatures) for name in STRATEGIES
     }
     scored = evaluate(answers, y)
-    return Fitted(fitted, scored.best(list(STRATEGIES), "log_loss"), choice, scored)
+    return Fitted(
+        temperatures={name: _round(temperatures[k]) for k, name in enumerate(names)},
+        weights={
+            name: {strategy: _round(found[k]) for strategy, found in weights.items()} for k, name in enumerate(names)
+        },
+        default_strategy=scored.best(list(STRATEGIES), "log_loss"),
+        choice=choice,
+        validation=scored,
+    )
+
+
+def fit_temperatures(probabilities: Probabilities, y: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A temperature a member, `(n_members,)`."""
+    return np.array([fit_temperature(answer, y) for answer in probabilities], dtype=np.float32)
 
 
 def fit_temperature(probabilities: NDArray[np.float32], y: NDArray[np.int64]) -> float:
@@ -118,22 +147,39 @@ def fit_log_linear_pool(probabilities: Probabilities, y: NDArray[np.int64]) -> F
     return _on_simplex(loss, len(probabilities))
 
 
-def select_greedily(probabilities: Probabilities, y: NDArray[np.int64], *, rounds: int = 100) -> Fit:
+def select_greedily(
+    probabilities: Probabilities,
+    y: NDArray[np.int64],
+    *,
+    rounds: int = 100,
+    start: int = 0,
+    may_add: Callable[[Chosen], Chosen] = np.ones_like,
+) -> Fit:
     """Ensemble selection by log-loss (Caruana et al. 2004): add, with replacement, the member that helps most.
 
     The weights are the counts after the best round, so they are coarse, and a member that never helps has none.
+    `start` so many of the best members are there before the others are looked at. `may_add` tells, from which members
+    are chosen, which may be added: those among them, and at first at least one.
     """
     hits = np.maximum(_of_true_class(probabilities.astype(np.float64), y), float(FLOOR))
+    alone = -np.log(hits).mean(axis=1)
     counts = np.zeros(len(hits))
     total = np.zeros(len(y))
+    path: list[tuple[int, float]] = []
     best = Fit(counts, np.inf)
     for taken in range(1, rounds + 1):
         losses = -np.log((total + hits) / taken).mean(axis=1)
-        member = int(losses.argmin())
+        able = may_add(counts > 0)
+        new = able & (counts == 0)
+        if taken <= start and new.any():
+            member = int(np.where(new, alone, np.inf).argmin())
+        else:
+            member = int(np.where(able, losses, np.inf).argmin())
         counts[member] += 1
         total += hits[member]
+        path.append((member, float(losses[member])))
         if losses[member] < best.log_loss - 1e-9:
-            best = Fit(counts / taken, float(losses[member]))
+            best = Fit(counts / taken, float(losses[member]), tuple(path))
     return best
 
 

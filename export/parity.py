@@ -19,11 +19,16 @@ float32 steps: its graph may differ from it, out there, by as much as it then di
 
 Rows out there that the source does not answer, as it raises or overflows, are not compared.
 
+A **lossy** member, as one in fewer bits is, cannot be held to that. On the validation rows its graph may lose as much
+accuracy as the member's own `tolerance` says, and no probability may be further off than its `drift`; to all awkward
+rows it must answer distributions.
+
 Nothing else is let by. For models of scikit-learn the source answers in float64, as it was trained, from the float32
 rows that a server has.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +38,8 @@ from export.awkward import RowSet, jittered, row_sets
 from export.convert import OUTPUT
 from export.datasets import Dataset
 from export.errors import ParityError
-from export.trained import TrainedMember
+from export.trained import Lossy, TrainedMember
+from server.ensemble import are_distributions, on_one_line
 from server.errors import InvalidRepository, MemberFailed
 from server.manifest import InputSpec
 from server.rows import Rows, split_rows
@@ -57,7 +63,10 @@ class ParityReport:
     """Of a probability, over the rows within the domain."""
     largest_difference_outside: float
     ties: int
-    """Rows whose best class differs although nothing is wrong: the source's two best lie within the tolerance."""
+    """Rows whose best class differs although nothing is wrong: the source's two best lie within the tolerance, or the
+    member is lossy."""
+    lossy: bool = False
+    """Held to its own tolerance and drift, on the validation rows alone."""
 
 
 def check_parity(member: TrainedMember, model: onnx.ModelProto | bytes, dataset: Dataset) -> ParityReport:
@@ -69,6 +78,7 @@ def check_parity(member: TrainedMember, model: onnx.ModelProto | bytes, dataset:
     counts: dict[str, int] = {}
     largest = {True: 0.0, False: 0.0}
     ties = 0
+    validation = []
     for rows in row_sets(member, dataset):
         if not rows.inside and not len((rows := _answered(member, rows)).rows):
             continue
@@ -76,7 +86,11 @@ def check_parity(member: TrainedMember, model: onnx.ModelProto | bytes, dataset:
         ties += compare(member, rows, want, got, dataset)
         counts[rows.name] = counts.get(rows.name, 0) + len(rows.rows)
         largest[rows.inside] = max(largest[rows.inside], float(np.abs(got - want).max(initial=0)))
-    return ParityReport(member.name, counts, largest[True], largest[False], ties)
+        if rows.name == "validation":
+            validation.append((want, got))
+    if member.lossy is not None:
+        _check_loss(member.name, member.lossy, np.concatenate(validation, axis=1), dataset)
+    return ParityReport(member.name, counts, largest[True], largest[False], ties, lossy=member.lossy is not None)
 
 
 def _answered(member: TrainedMember, rows: RowSet) -> RowSet:
@@ -113,6 +127,8 @@ def compare(
     """Raise ParityError for the first row that is wrong; answer how many rows have another best class by right."""
     if got.shape != want.shape:
         raise ParityError(f"member {member.name!r}: {rows.name}: expected shape {want.shape}, got {got.shape}")
+    if member.lossy is not None:
+        return _compare_lossy(member.name, rows, want, got)
     low = high = scores = want
     closest = np.full(len(want), TOLERANCE)
     if not rows.inside and member.logits is not None:
@@ -135,6 +151,42 @@ def compare(
             f"and {classes[picked[row]]!r}"
         )
     return int((best != picked).sum())
+
+
+def accuracy_lost(want: NDArray[Any], got: NDArray[Any], y: NDArray[np.int64]) -> float:
+    """The share of rows by which answers `got (n, n_classes)` are right on fewer than `want`; below 0 if on more."""
+    hits = [int((probabilities.argmax(axis=1) == y).sum()) for probabilities in (want, got)]
+    return (hits[0] - hits[1]) / len(y)
+
+
+def _compare_lossy(name: str, rows: RowSet, want: NDArray[np.float64], got: NDArray[np.float64]) -> int:
+    for row, answer in enumerate(got):
+        if not are_distributions(answer.astype(np.float32)):
+            raise ParityError(
+                f"member {name!r}: row {rows.first + row} of {rows.name!r}: expected a distribution over the classes, "
+                f"its ONNX graph answers {on_one_line(answer)}"
+            )
+    return int((got.argmax(axis=1) != want.argmax(axis=1)).sum())
+
+
+def _check_loss(name: str, allowed: Lossy, answers: NDArray[np.float64], dataset: Dataset) -> None:
+    """Raise ParityError if of the `answers` to the validation rows, the source's and the graph's `(2, n, n_classes)`,
+    the graph's are further off than is allowed."""
+    want, got = answers
+    lost = accuracy_lost(want, got, dataset.validation.y)
+    if lost > allowed.tolerance:
+        raise ParityError(
+            f"member {name!r}: expected its ONNX graph to lose up to {allowed.tolerance:g} of accuracy on the "
+            f"validation rows, it loses {lost:.4g}"
+        )
+    drift = np.abs(got - want)
+    row, column = np.unravel_index(drift.argmax(), drift.shape)
+    if drift[row, column] > allowed.drift:
+        raise ParityError(
+            f"member {name!r}: row {row} of 'validation', class {dataset.classes[column]!r}: expected up to "
+            f"{allowed.drift:g} between them, the model answers {want[row, column]:.7g}, its ONNX graph "
+            f"{got[row, column]:.7g}"
+        )
 
 
 def _moved_to(

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,12 @@ def make_report(
     fitted: Fitted,
     test: Evaluation,
     dataset: Dataset,
+    baselines: Mapping[str, Any],
     *,
     seed: int,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything that the report says, ready for JSON."""
+    """Everything that the report says, ready for JSON; `baselines` are what `export.baselines` compares with."""
     keys = [f"member:{member.name}" for member in manifest.members]
     return {
         "ensemble": manifest.name,
@@ -69,11 +70,12 @@ def make_report(
         "strategies": {
             strategy: {
                 "validation_log_loss": round(fitted.validation.scores(strategy)["log_loss"].value, 6),
-                "test": _scores(test, strategy),
+                "test": rounded_scores(test, strategy),
                 "over_best_member": _gains(test, strategy, keys),
             }
             for strategy in STRATEGIES
         },
+        "baselines": baselines,
         "weights": fitted.choice,
         "notes": [*notes, *_at_chance(manifest, test, dataset)],
         "software": {"python": platform.python_version(), **_versions()},
@@ -104,12 +106,13 @@ def _member(member: MemberSpec, candidate: Candidate, test: Evaluation, key: str
         "temperature": member.temperature,
         "weights": member.weights,
         "parity": dataclasses.asdict(candidate.parity),
-        "test": _scores(test, key),
+        "test": rounded_scores(test, key),
     }
 
 
-def _scores(evaluation: Evaluation, name: str) -> dict[str, dict[str, float]]:
-    return {metric: _rounded(interval) for metric, interval in evaluation.scores(name).items()}
+def rounded_scores(evaluation: Evaluation, name: str) -> dict[str, dict[str, float]]:
+    """An answer's figures, by metric, ready for JSON."""
+    return {metric: rounded(interval) for metric, interval in evaluation.scores(name).items()}
 
 
 def _gains(evaluation: Evaluation, strategy: str, members: list[str]) -> dict[str, Any]:
@@ -118,11 +121,12 @@ def _gains(evaluation: Evaluation, strategy: str, members: list[str]) -> dict[st
     for metric in METRICS:
         best = evaluation.best(members, metric)
         difference = evaluation.difference(strategy, best, metric)
-        gains[metric] = {"member": best.removeprefix("member:"), **_rounded(difference)}
+        gains[metric] = {"member": best.removeprefix("member:"), **rounded(difference)}
     return gains
 
 
-def _rounded(interval: Interval) -> dict[str, float]:
+def rounded(interval: Interval) -> dict[str, float]:
+    """`value`, `low` and `high` with six digits after the point."""
     return {name: round(value, 6) for name, value in dataclasses.asdict(interval).items()}
 
 

@@ -1,7 +1,7 @@
 """What training a member leaves behind, or a file holds, whatever its family."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +36,16 @@ class Splits:
 
 
 @dataclass(frozen=True, slots=True)
+class Lossy:
+    """How far a graph may be from its source where it is not meant to answer the very same, as a quantised one."""
+
+    tolerance: float
+    """Of accuracy on the validation rows: a share of them."""
+    drift: float
+    """Of any probability of any row."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedMember:
     """A trained model behind what export needs of it.
 
@@ -45,6 +55,9 @@ class TrainedMember:
     trees, whose answer is one of finitely many, and where nobody can tell them.
     `splits` is None for a model without trees, and for trees that see the rows only through something else.
     `smooth` says that the answer moves with the input, as that of a network does; that of trees goes in steps.
+    `lossy` is None for a member whose graph must answer what the source answers.
+    `record` is what making it has shown, ready for JSON: curves, results of cross-validation, widths.
+    `files` are what other members can be made of, by file name, such as `model.keras`.
     """
 
     name: str
@@ -55,6 +68,9 @@ class TrainedMember:
     logits: Callable[[Rows], NDArray[np.float64]] | None = None
     splits: Splits | None = None
     smooth: bool = False
+    lossy: Lossy | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def tree_splits(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +61,14 @@ def load_keras(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as exc:  # Keras raises a dozen kinds
         raise InvalidModel(f"{path}: Keras cannot load it: {first_line(exc)}") from exc
+
+
+def keras_bytes(model: Any) -> bytes:
+    """What a `.keras` file of this model would hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()
 
 
 def is_keras_model(model: Any) -> bool:

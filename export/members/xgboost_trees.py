@@ -1,42 +1,45 @@
 """Gradient-boosted trees of XGBoost (Chen & Guestrin 2016)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import xgboost
-from rich.progress import Progress, TaskID
 
-from export.adapt import member_of
-from export.datasets import Dataset
+from export.datasets import Split
 from export.formats.xgboost_models import xgboost_source
+from export.members.task import Task
+from export.members.tuning import Boosting, boosted_member, flat, refusals
 from export.recipe import Xgboost
 from export.trained import TrainedMember
 
 
-def train_xgboost(recipe: Xgboost, dataset: Dataset, *, seed: int, progress: Progress) -> TrainedMember:
-    """Boost `n_estimators` rounds of a tree a class on the flattened training rows, on all cores."""
-    task = progress.add_task(recipe.name, total=recipe.n_estimators)
-    rows = dataset.train.x.reshape(len(dataset.train), -1)
-    model = xgboost.XGBClassifier(
-        n_estimators=recipe.n_estimators,
-        max_depth=recipe.max_depth,
-        learning_rate=recipe.learning_rate,
-        subsample=recipe.subsample,
-        colsample_bytree=recipe.colsample_bytree,
-        min_child_weight=recipe.min_child_weight,
-        tree_method=recipe.tree_method,
-        random_state=seed,
-        callbacks=[_Rounds(progress, task)],
-    ).fit(rows, dataset.train.y)
-    model.set_params(callbacks=None)  # the progress display must not outlive the training
-    return member_of(xgboost_source(model), recipe.name, dataset)
+def train_xgboost(recipe: Xgboost, task: Task) -> TrainedMember:
+    """Boost `n_estimators` rounds of a tree a class on the flattened training rows, on all cores.
+
+    With `tune` of the best settings found, with `early_stopping` no more rounds than served the validation rows.
+    Raises InvalidRecipe.
+    """
+    return boosted_member(recipe, _boost, task)
+
+
+def _boost(recipe: Xgboost, train: Split, held: Split, seed: int, on_round: Callable[[], object]) -> Boosting:
+    callbacks: list[Any] = [_Rounds(on_round)]
+    if recipe.early_stopping is not None:
+        callbacks.append(xgboost.callback.EarlyStopping(rounds=recipe.early_stopping, save_best=True))
+    settings = recipe.model_dump(exclude={"kind", "name", "tune", "early_stopping"})  # which have XGBoost's names
+    model = xgboost.XGBClassifier(**settings, random_state=seed, callbacks=callbacks)
+    with refusals(recipe.name, ValueError):
+        model.fit(flat(train), train.y, eval_set=[(flat(held), held.y)], verbose=False)
+    booster = model.get_booster()
+    (curve,) = model.evals_result()["validation_0"].values()
+    return Boosting(xgboost_source(booster), booster.num_boosted_rounds(), curve)
 
 
 class _Rounds(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # XGBoost is not typed
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
+    def __init__(self, on_round: Callable[[], object]) -> None:
+        self._on_round = on_round
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         """One round more; answering True would stop the training."""
-        self._progress.advance(self._task)
+        self._on_round()
         return False

@@ -4,7 +4,6 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from export.train import train
 
 DIGITS = Path(__file__).parents[2] / "export" / "recipes" / "digits.toml"
 
@@ -17,6 +16,12 @@ def _progress() -> Progress:
 @pytest.fixture(scope="session", name="published")
 def _published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits recipe, trained and published for real: the version's folder."""
+    from export.recipe import load_recipe
+    from export.run import Run
+    from export.steps import train
+
     out = tmp_path_factory.mktemp("models")
     with Progress(console=Console(quiet=True)) as progress:
-        return train(DIGITS, out=out, data=None, progress=progress)
+        run = Run(load_recipe(DIGITS), work=tmp_path_factory.mktemp("runs"), data=None, progress=progress)
+        (folder,) = train(run, out)
+    return folder

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from export.datasets import Dataset, load_dataset
-from export.members import TrainedMember, train_member
+from export.members import Task, TrainedMember, own_seed, train_member
 from export.recipe import Conv, DecisionTree, Dropout, Flatten, KerasCnn, MaxPool, Member, Xgboost
 
 CNN = KerasCnn(
@@ -28,4 +28,5 @@ def digits() -> Dataset:
 
 
 def train(recipe: Member, dataset: Dataset, *, seed: int = 0) -> TrainedMember:
-    return train_member(recipe, dataset, seed=seed, progress=Progress(console=Console(quiet=True)))
+    own = own_seed(recipe.name, seed)
+    return train_member(recipe, Task(dataset, own, Progress(console=Console(quiet=True))))

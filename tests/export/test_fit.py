@@ -1,10 +1,10 @@
 import numpy as np
+import orjson
 import pytest
 from numpy.typing import NDArray
 
 from export import fit
 from server.fusion import calibrate, fuse
-from server.manifest import MemberSpec
 
 N_CLASSES = 4
 
@@ -88,16 +88,62 @@ def test_greedy_selection_comes_close_to_the_optimum_and_not_below_it() -> None:
     assert optimum.log_loss - 1e-6 <= greedy.log_loss <= optimum.log_loss + 1e-3
 
 
-def test_fitting_writes_members_that_win_on_rows_they_have_not_seen() -> None:
+def test_greedy_selection_tells_its_way_up_to_the_round_it_keeps() -> None:
+    probabilities, y = _world(500, [2.0, 1.5, 1.0])
+    found = fit.select_greedily(probabilities, y)
+    members = [member for member, _ in found.path]
+    np.testing.assert_allclose(np.bincount(members, minlength=3) / len(members), found.weights)
+    assert members[0] == 0
+    assert found.path[0][1] == pytest.approx(_log_loss(probabilities[0], y), abs=1e-6)
+    assert found.path[-1][1] == found.log_loss == min(loss for _, loss in found.path)
+
+
+def test_greedy_selection_starts_from_the_best_ones() -> None:
+    """The second best is the best one's twin, and would bring nothing."""
+    probabilities, y = _world(2000, [1.0, 1.1])
+    twins = np.stack([probabilities[0], probabilities[1], probabilities[1]])
+    assert [member for member, _ in fit.select_greedily(twins, y, rounds=2).path] == [1, 0]
+    taken = fit.select_greedily(twins, y, start=3).path[:3]
+    assert [member for member, _ in taken] == [1, 2, 0]
+
+
+def test_greedy_selection_adds_only_what_it_may() -> None:
+    probabilities, y = _world(1000, [2.0, 1.9, 1.8])
+    asked: list[list[bool]] = []
+
+    def may_add(chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        asked.append(chosen.tolist())
+        return np.array([not chosen[2], False, True])
+
+    found = fit.select_greedily(probabilities, y, rounds=20, start=2, may_add=may_add)
+    assert found.weights[1] == 0
+    assert found.weights[2] > 0
+    assert asked[:3] == [[False, False, False], [True, False, False], [True, False, True]]
+
+
+def test_fitting_finds_weights_that_win_on_rows_they_have_not_seen() -> None:
     probabilities, y = _world(6000, [2.0, 1.5, 0.2])
-    members = [MemberSpec(name=f"m{k}", file="f.onnx", output="p", gate=k) for k in range(3)]
-    fitted = fit.fit_fusion(members, probabilities[:, :2000], y[:2000], probabilities[:, 2000:4000], y[2000:4000])
+    fitted = fit.fit_fusion(
+        ["a", "b", "c"], probabilities[:, :2000], y[:2000], probabilities[:, 2000:4000], y[2000:4000]
+    )
     unseen, y_unseen = probabilities[:, 4000:], y[4000:]
-    weights = np.array([member.weights["weighted"] for member in fitted.members])
+    weights = np.array([fitted.weights[name]["weighted"] for name in fitted.names])
     weighted = _log_loss(fuse("weighted", unseen, weights=weights).probabilities, y_unseen)
     assert weighted < min(_log_loss(member, y_unseen) for member in unseen)
     assert weighted < _log_loss(fuse("average", unseen).probabilities, y_unseen)
-    assert [member.name for member in fitted.members] == ["m0", "m1", "m2"]
+    assert fitted.names == list(fitted.weights) == ["a", "b", "c"]
     assert fitted.default_strategy == fitted.validation.best(fitted.validation.names, "log_loss")
     assert set(fitted.choice["fits"]) == {"simplex", "greedy"}
     assert fitted.choice["kept"] in fitted.choice["fits"]
+
+
+def test_a_fit_is_ready_for_json() -> None:
+    probabilities, y = _world(300, [2.0, 1.5])
+    fitted = fit.fit_fusion(["a", "b"], probabilities, y, probabilities, y)
+    record = orjson.loads(orjson.dumps(fitted.to_json()))
+    assert list(record["members"]) == ["a", "b"]
+    assert record["members"]["b"] == {"temperature": fitted.temperatures["b"], "weights": fitted.weights["b"]}
+    assert set(record["members"]["a"]["weights"]) == {"weighted", "log_linear"}
+    scores = {name: metrics["log_loss"]["value"] for name, metrics in record["validation"].items()}
+    assert record["default_strategy"] == min(scores, key=scores.__getitem__)
+    assert set(record["choice"]) == {"kept", "fits"}

@@ -30,7 +30,7 @@ def test_a_recipe_is_trained_and_its_folder_printed(tmp_path: Path, capsys: pyte
         """
     )
     for version in ("1", "2"):
-        assert main(["train", str(recipe), "--out", str(tmp_path / "models")]) == 0
+        assert main(["train", str(recipe), "--out", str(tmp_path / "models"), "--work", str(tmp_path / "runs")]) == 0
         folder = tmp_path / "models" / "one" / version
         assert capsys.readouterr().out == f"{folder}\n"
         assert (folder / "ensemble.toml").is_file()

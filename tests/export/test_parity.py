@@ -14,7 +14,8 @@ from export.datasets import Dataset, Split
 from export.errors import ParityError
 from export.formats.sklearn_models import sklearn_source
 from export.members import Splits, TrainedMember
-from export.parity import check_parity
+from export.parity import ParityReport, accuracy_lost, check_parity
+from export.trained import Lossy
 from server.manifest import InputSpec
 from tests.export.small import CNN, TREE, XGB, digits, train
 from tests.tiny import CLASSES, coefficients, linear_member
@@ -287,3 +288,85 @@ def test_rows_far_out_that_the_model_itself_does_not_answer_are_not_compared() -
         report = check_parity(replace(_linear(weights), predict_proba=predict), linear_member(weights), _tiny())
         assert report.rows["validation"] == 300
         assert not [name for name in report.rows if name.startswith("offset")]
+
+
+# ---- Lossy members --------------------------------------------------------------------------------------------------
+
+
+def _lossy(tolerance: float, drift: float) -> tuple[TrainedMember, Dataset]:
+    """Answers 0.5, 0.2 and 0.3 to every row; 60 of its 300 validation rows are green, the others red."""
+    member = replace(_constant(0.5, 0.2, 0.3), lossy=Lossy(tolerance, drift))
+    y = np.repeat([1, 0], [60, 240])
+    dataset = _tiny()
+    return member, replace(dataset, validation=Split(dataset.validation.x, y))
+
+
+def test_a_lossy_member_may_differ_by_its_own_measure() -> None:
+    """Its graph says a third to everything: as often right, and up to 0.5 − 1/3 away."""
+    member, dataset = _lossy(0.0, 0.17)
+    report = check_parity(member, UNIFORM, dataset)
+    assert report.lossy
+    assert report.largest_difference == pytest.approx(1 / 6, abs=1e-6)
+    assert report.rows["validation"] == 300
+    assert report.rows["offset +1e+06"] == 256
+    assert report.ties == 0
+    assert not check_parity(_constant(1 / 3, 1 / 3, 1 / 3), UNIFORM, _tiny()).lossy
+
+
+def test_a_probability_of_a_lossy_member_may_move_by_no_more_than_its_drift() -> None:
+    member, dataset = _lossy(0.0, 0.16)
+    assert _refused(member, UNIFORM, dataset) == (
+        "member 'constant': row 0 of 'validation', class 'red': expected up to 0.16 between them, the model answers "
+        "0.5, its ONNX graph 0.3333333"
+    )
+
+
+@pytest.mark.parametrize("tolerance", [0.59, 0.6])
+def test_a_lossy_member_may_lose_no_more_accuracy_than_its_tolerance(tolerance: float) -> None:
+    """Right on the 240 red rows the source, on the 60 green ones the graph."""
+    member, dataset = _lossy(tolerance, 1.0)
+    model = onnx.load_from_string(linear_member(np.zeros((4, 3), dtype=np.float32)))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 1, 0], dtype=np.float32), "b"))
+    model.graph.node.insert(1, helper.make_node("Add", ["logits", "b"], ["biased"]))
+    model.graph.node[2].input[0] = "biased"
+    if tolerance == 0.6:
+        assert check_parity(member, model, dataset).ties > 300
+    else:
+        assert _refused(member, model, dataset) == (
+            "member 'constant': expected its ONNX graph to lose up to 0.59 of accuracy on the validation rows, "
+            "it loses 0.6"
+        )
+
+
+def test_a_lossy_member_answers_distributions_to_awkward_rows_too() -> None:
+    """Above 1000 the graph's answers are twice as large."""
+    member, dataset = _lossy(1.0, 1.0)
+    model = onnx.load_from_string(UNIFORM)
+    model.graph.node[-1].output[0] = "halves"
+    numbers = {"axes": np.array([1]), "limit": np.array(1e3, dtype=np.float32), "one": np.array(1, dtype=np.float32)}
+    model.graph.initializer.extend([numpy_helper.from_array(value, name) for name, value in numbers.items()])
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["X", "axes"], ["highest"]),
+            helper.make_node("Greater", ["highest", "limit"], ["far"]),
+            helper.make_node("Cast", ["far"], ["extra"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Add", ["extra", "one"], ["factor"]),
+            helper.make_node("Mul", ["halves", "factor"], ["probabilities"]),
+        ]
+    )
+    assert _refused(member, model, dataset) == (
+        "member 'constant': row 0 of 'offset +1e+04': expected a distribution over the classes, its ONNX graph answers "
+        "[0.6667 0.6667 0.6667]"
+    )
+
+
+def test_a_report_that_was_kept_before_there_were_lossy_members_can_be_read() -> None:
+    assert not ParityReport("old", {"validation": 3}, 0.0, 0.0, 0).lossy
+
+
+def test_lost_accuracy_is_counted_in_rows() -> None:
+    y = np.array([0, 1, 2, 2])
+    right, wrong = np.eye(3)[y], np.eye(3)[[0, 1, 1, 0]]
+    assert accuracy_lost(right, wrong, y) == 0.5
+    assert accuracy_lost(wrong, right, y) == -0.5
+    assert accuracy_lost(right, right, y) == 0

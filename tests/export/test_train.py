@@ -11,7 +11,8 @@ from export.build import fuse_all
 from export.datasets import load_dataset
 from export.errors import DatasetNotFound, InvalidRecipe
 from export.recipe import load_recipe
-from export.train import train
+from export.run import Run
+from export.steps import train
 from server.repository import Repository
 from tests.export.conftest import DIGITS
 from tests.export.interruption import interrupt
@@ -84,12 +85,13 @@ def test_a_recipe_that_cannot_be_trained_publishes_nothing(
     (tmp_path / "broken.toml").write_text("name = ")
     (tmp_path / "unknown.toml").write_text(DIGITS.read_text().replace('dataset = "digits"', 'dataset = "letters"'))
     with pytest.raises(error, match=message):
-        train(tmp_path / recipe, out=tmp_path / "models", data=None, progress=progress)
+        run = Run(load_recipe(tmp_path / recipe), work=tmp_path / "runs", data=None, progress=progress)
+        train(run, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 
 def test_ctrl_c_while_training_leaves_nothing(tmp_path: Path) -> None:
-    arguments = ["train", str(DIGITS), "--out", str(tmp_path / "models")]
+    arguments = ["train", str(DIGITS), "--out", str(tmp_path / "models"), "--work", str(tmp_path / "runs")]
     status, written = interrupt(arguments, when="cnn")
     assert status == 130, written
     assert "interrupted; nothing was published" in written

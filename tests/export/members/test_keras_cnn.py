@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from export.formats.keras_models import import_keras
-from export.members import TrainedMember, train_member
-from export.members.keras_cnn import build
+from export.members import Task, TrainedMember, train_member
+from export.members.network import build
 from export.recipe import KerasCnn, load_recipe
 from server.manifest import InputSpec
 from tests.export.small import CNN, digits, train
@@ -23,7 +23,7 @@ def _cnn() -> TrainedMember:
 def test_the_seed_network_has_93322_parameters() -> None:
     cnn = load_recipe(SEED_RECIPE).members[0]
     assert isinstance(cnn, KerasCnn)
-    model = build(cnn, InputSpec(name="image", shape=[28, 28, 1], low=0.0, high=255.0), 10)
+    model = build(cnn.layers, InputSpec(name="image", shape=[28, 28, 1], low=0.0, high=255.0), 10, name="cnn")
     assert model.count_params() == 93_322
     names = [type(layer).__name__ for layer in model.layers]
     conv, pool = "Conv2D", "MaxPooling2D"
@@ -55,5 +55,5 @@ def test_the_same_seed_gives_the_same_network(cnn: TrainedMember) -> None:
 
 def test_progress_counts_epochs() -> None:
     progress = Progress(console=Console(quiet=True))
-    train_member(CNN.model_copy(update={"epochs": 2}), digits(), seed=0, progress=progress)
+    train_member(CNN.model_copy(update={"epochs": 2}), Task(digits(), 0, progress))
     assert [(task.description, task.completed, task.finished) for task in progress.tasks] == [("cnn", 2, True)]

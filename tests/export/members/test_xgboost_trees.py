@@ -1,10 +1,18 @@
+import json
+
 import numpy as np
+import pytest
 import xgboost
 from rich.console import Console
 from rich.progress import Progress
 
-from export.members import train_member
+from export.errors import InvalidRecipe
+from export.members import Task, train_member
+from export.members.network import log_loss
+from export.parity import check_parity
 from tests.export.small import XGB, digits, train
+
+OVERFITTING = XGB.model_copy(update={"n_estimators": 40, "learning_rate": 0.9, "early_stopping": 2})
 
 
 def test_it_boosts_all_rounds() -> None:
@@ -15,6 +23,36 @@ def test_it_boosts_all_rounds() -> None:
     assert probabilities.shape == (300, 10)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert (probabilities.argmax(axis=1) == dataset.test.y).mean() > 0.8
+    assert member.record["rounds"] == 5
+
+
+def test_it_is_xgboosts_classifier() -> None:
+    dataset = digits()
+    rows = dataset.train.x.reshape(len(dataset.train), -1)
+    settings = {"subsample": 0.5, "colsample_bytree": 0.5, "reg_lambda": 3.0, "max_bin": 8}
+    own = xgboost.XGBClassifier(n_estimators=5, max_depth=3, learning_rate=0.3, random_state=7, **settings)
+    own.fit(rows, dataset.train.y)
+    recipe = XGB.model_copy(update=settings)
+    member = train_member(recipe, Task(dataset, 7, Progress(console=Console(quiet=True))))
+    test = dataset.test.x.reshape(len(dataset.test), -1)
+    np.testing.assert_array_equal(member.predict_proba(dataset.test.x), own.predict_proba(test))
+
+
+def test_early_stopping_keeps_the_best_rounds_trees_alone() -> None:
+    dataset = digits()
+    member = train(OVERFITTING, dataset)
+    curve = member.record["curves"]["validation_log_loss"]
+    rounds = member.record["rounds"]
+    assert rounds == int(np.argmin(curve)) + 1
+    assert len(curve) == rounds + 2 < 40
+    answers = member.predict_proba(dataset.validation.x)
+    assert log_loss(answers, dataset.validation.y) == pytest.approx(min(curve), abs=1e-5)
+    graph = member.to_onnx()
+    (trees,) = [node for node in graph.graph.node if node.op_type.startswith("TreeEnsemble")]
+    ids = next(attribute.ints for attribute in trees.attribute if attribute.name == "nodes_treeids")
+    assert len(set(ids)) == 10 * rounds
+    assert check_parity(member, graph, dataset).largest_difference < 1e-5
+    json.dumps(member.record, allow_nan=False)
 
 
 def test_splits_are_all_trees_inner_nodes() -> None:
@@ -39,7 +77,18 @@ def test_each_split_compares_as_its_tree_does() -> None:
         assert not np.array_equal(below, at)
 
 
+def test_what_xgboost_refuses_is_the_recipes() -> None:
+    with pytest.raises(InvalidRecipe, match=r"member 'xgb': its settings are refused: .*max_bin"):
+        train(XGB.model_copy(update={"max_bin": 1 << 40}), digits())
+
+
 def test_progress_counts_rounds() -> None:
     progress = Progress(console=Console(quiet=True))
-    train_member(XGB, digits(), seed=0, progress=progress)
+    train_member(XGB, Task(digits(), 0, progress))
     assert [(task.description, task.completed, task.finished) for task in progress.tasks] == [("xgb", 5, True)]
+
+
+def test_progress_ends_when_the_training_stops_early() -> None:
+    progress = Progress(console=Console(quiet=True))
+    train_member(OVERFITTING, Task(digits(), 0, progress))
+    assert [task.finished for task in progress.tasks] == [True]

@@ -1,0 +1,86 @@
+"""The report of a run as one page: what was tried, what came of it, and what was published."""
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from export.page import answers, candidates, choosing, comparisons, mistakes, pruning, searches, summary, tuning, words
+from export.page.blocks import Plot, Section, Words
+from export.page.svg import inline, matplotlib_style
+
+FOLDER = Path(__file__).parent
+
+
+def render(numbers: Mapping[str, Any]) -> str:
+    """One HTML page that needs nothing else, no network and no scripts: the same for the same numbers.
+
+    `numbers`, ready for JSON, are those of the steps: `name`, `description`, `created`, `seed`, `dataset`, `software`,
+    `machine`, `searches`, `activations`, `regularisation`, `candidates`, `failed` and `ensembles`. What is missing or
+    empty is left out of the page. Of a baseline's `difference`, the sign is that of the default strategy less the
+    baseline.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    keys = count(1)
+
+    def svg(plot: Plot) -> Markup:
+        label = f"{plot.title}. {plot.says}".strip()
+        return Markup(inline(plot.figure, f"p{next(keys)}", label))  # the names in it were escaped on the way
+
+    environment.filters["svg"] = svg
+    style = Markup((FOLDER / "style.css").read_text("utf-8"))
+    with matplotlib_style():
+        return environment.get_template("page.html").render(
+            numbers=numbers, style=style, sections=list(_sections(numbers)), facts=_facts(numbers)
+        )
+
+
+def _sections(numbers: Mapping[str, Any]) -> Iterator[Section]:
+    found = numbers.get("candidates") or []
+    yield from summary.sections(numbers)
+    yield from candidates.sections(numbers)
+    for ensemble in numbers.get("ensembles") or []:
+        yield from _ensemble(ensemble, (numbers.get("dataset") or {}).get("classes") or [])
+    yield from searches.sections(numbers.get("searches") or [])
+    yield from comparisons.activations(numbers.get("activations") or {})
+    yield from comparisons.regularisation(numbers.get("regularisation") or {})
+    yield from pruning.pruned(found)
+    yield from pruning.quantised(found)
+    yield from tuning.sections(found)
+
+
+def _ensemble(ensemble: Mapping[str, Any], classes: list[str]) -> Iterator[Section]:
+    parts = [*answers.sections(ensemble), *choosing.sections(ensemble), *mistakes.sections(ensemble, classes)]
+    about = ensemble.get("description") or ""
+    if parts:
+        title = f"Ensemble {ensemble['name']} {ensemble.get('version', '')}".strip()
+        yield Section(title, [Words(about)] if about else [], parts)
+
+
+def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the figures rest on, name and value."""
+    dataset = numbers.get("dataset") or {}
+    rows = ", ".join(f"{words.count(n)} {split}" for split, n in (dataset.get("rows") or {}).items())
+    classes = dataset.get("classes") or []
+    software = ", ".join(f"{name} {version}" for name, version in (numbers.get("software") or {}).items())
+    facts = {
+        "data set": dataset.get("name"),
+        "rows": rows,
+        "classes": f"{len(classes)}: {', '.join(map(str, classes[:20]))}{' …' if len(classes) > 20 else ''}"
+        if classes
+        else "",
+        "seed": numbers.get("seed"),
+        "made": numbers.get("created"),
+        "machine": numbers.get("machine"),
+        "software": software,
+    }
+    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
