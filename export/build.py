@@ -24,7 +24,7 @@ from export.packed import MEMBER_PROBABILITIES, check_packed, pack_graphs
 from export.publish import list_files, make_vectors, next_version, publish
 from server.ensemble import Ensemble
 from server.fusion import STRATEGIES, Fused, fuse
-from server.manifest import VECTORS_FILE, Manifest, MemberSpec
+from server.manifest import REPLAY_TOLERANCE, VECTORS_FILE, Manifest, MemberSpec
 from server.rows import Rows, is_table
 
 PACKED_FILE = "ensemble.onnx"
@@ -32,6 +32,8 @@ BATCH = 64
 """Rows a call."""
 N_VECTORS = 16
 N_PROOF_ROWS = 256
+LOSSY_TOLERANCE = 0.05
+"""Of a quantised member's probabilities, when another processor replays them."""
 
 
 def build(
@@ -153,6 +155,7 @@ def _member(candidate: Candidate, gate: int) -> MemberSpec:
         file=PACKED_FILE,
         output=MEMBER_PROBABILITIES,
         gate=gate,
+        tolerance=LOSSY_TOLERANCE if candidate.parity.lossy else REPLAY_TOLERANCE,
     )
 
 

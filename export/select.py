@@ -30,6 +30,8 @@ from server.fusion import calibrate
 
 NOTHING = 1e-6
 """Weights below this are published as 0."""
+IDLE = 1e-4
+"""Nats of validation log-loss that members may be worth together and yet be left out, as they cost time and space."""
 MB = 1e6
 
 
@@ -86,7 +88,7 @@ def select(
     plain, proposals = _propose(names, calibrated, y, limits, choice, np.random.default_rng(seed))
     judged = {by: _judge(calibrated, y, members, choice.least_weight) for by, members in proposals.items()}
     found_by = min(judged, key=lambda by: judged[by][1].log_loss)
-    members, fit = judged[found_by]
+    members, fit = _without_idle(calibrated, y, *judged[found_by], limits)
     (best,), alone = judged["best alone"]
     weights = dict(zip((names[k] for k in members), fit.weights.tolist(), strict=True))
     chosen = [entry for entry in entries if entry.name in weights]
@@ -219,6 +221,18 @@ def _judge(
         if len(kept) == 1 or fit.weights[lightest] >= max(least_weight, NOTHING):
             return kept, fit
         del kept[lightest]
+
+
+def _without_idle(
+    calibrated: Probabilities, y: NDArray[np.int64], members: list[int], fit: Fit, limits: _Limits
+) -> tuple[list[int], Fit]:
+    """Without those that hardly help, the dearest first: a quantised copy beside its source, say."""
+    bound = fit.log_loss + IDLE
+    for k in sorted(members, key=lambda k: (-limits.costs[k], -limits.sizes[k])):
+        rest = [other for other in members if other != k]
+        if rest and (fewer := fit_log_linear_pool(calibrated[rest], y)).log_loss <= bound:
+            members, fit = rest, fewer
+    return members, fit
 
 
 def _disagreement(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def publish(run: Run, choice: EnsembleChoice, out: Path) -> Path:
 
 def report(run: Run) -> Path:
     """Write `report.html` and `report.json` about everything that this recipe's runs have left; returns the page."""
+    _costs(run, run.candidates())
     numbers = run.write(REPORT_NUMBERS, collect(run))
     page = run.folder / REPORT_PAGE
     page.write_text(render(numbers))

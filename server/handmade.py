@@ -17,6 +17,7 @@ from server.errors import InvalidRepository
 from server.manifest import (
     GATES_INPUT,
     NAME_PATTERN,
+    REPLAY_TOLERANCE,
     ClassNames,
     Cost,
     FileName,
@@ -48,6 +49,7 @@ class DraftMember(Table):
     weights: dict[str, Weight] = Field(default_factory=dict)
     temperature: Temperature = 1.0
     cost_us: Cost | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1)] = REPLAY_TOLERANCE
 
 
 class Draft(Table):

@@ -14,6 +14,8 @@ REPORT_FILE = "report.json"
 GATES_INPUT = "members"
 """The boolean input `(n_members,)` of a packed graph: which members are to run."""
 
+REPLAY_TOLERANCE = 1e-4
+"""How far a replayed test vector may lie from the recorded probability: processors differ in their last digits."""
 RESERVED_INPUTS = frozenset({GATES_INPUT, "weights", "member_probabilities", "probabilities"})
 """Names that tensors of a packed graph, or arrays of the test vectors, have already."""
 
@@ -95,6 +97,9 @@ class MemberSpec(Table):
     """Divides the member's log-probabilities to calibrate them (Guo et al. 2017)."""
     cost_us: Cost | None = None
     """Microseconds a row, measured alone, one thread, in batches of 64."""
+    tolerance: Annotated[float, Field(gt=0, le=1)] = REPLAY_TOLERANCE
+    """How far a probability may lie from the recorded one when the test vectors are replayed. Processors differ in the
+    last digits; where a member is quantised, these can move a value by a whole step."""
 
 
 class FileSpec(Table):

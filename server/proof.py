@@ -17,8 +17,6 @@ from server.errors import InvalidRepository, MemberFailed, first_line
 from server.manifest import VECTORS_FILE, InputSpec
 from server.rows import Rows, join_tensors
 
-TOLERANCE = 1e-4
-"""How far a replayed test vector may lie from the recorded probability: CPUs differ in their last digits."""
 VECTORS_LIMIT = 1 << 28
 """Bytes that the test vectors may hold once decompressed."""
 BATCH = 3
@@ -38,8 +36,9 @@ def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
         answered = ensemble.run(rows)
     except MemberFailed as exc:
         raise InvalidRepository(f"{where}: replaying it failed: {exc}") from exc
-    off = np.abs(answered - expected)
-    if not off.max() <= TOLERANCE:
+    tolerances = np.array([member.tolerance for member in ensemble.manifest.members])
+    off = np.abs(answered - expected) / tolerances[:, None, None]
+    if not off.max() <= 1:
         member, row, klass = np.unravel_index(off.argmax(), off.shape)
         raise InvalidRepository(
             f"{where}: member {ensemble.names[member]!r}, row {row}, class {klass}: expected "

@@ -65,7 +65,7 @@ def _built(layers: Sequence[Layer], variant: Variant, dataset: Dataset, seed: in
 
 def _row(variant: Variant, model: Any, curves: dict[str, list[float]], n_classes: int) -> dict[str, Any]:
     losses = curves["validation_log_loss"]
-    best = int(np.argmin(losses)) if variant.early_stopping is not None else len(losses) - 1
+    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf))) if variant.early_stopping is not None else len(losses) - 1
     score = scored(curves["validation_accuracy"][best], losses[best], n_classes)
     curves = {name: curve if name.endswith("accuracy") else plotted(curve, n_classes) for name, curve in curves.items()}
     train_log_loss = curves["train_log_loss"][best]

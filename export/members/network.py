@@ -68,9 +68,9 @@ def learn(
     """Train the model in place; returns its curves, a figure an epoch.
 
     The curves are `loss` (as it is minimised, penalties and smoothing and all), `validation_log_loss`,
-    `validation_accuracy` and, of the rows `watch_train` as they are, `train_log_loss` and `train_accuracy`. `targets` are
-    pairs of pictures `(n, *shape)` and distributions `(n, n_classes)` to learn instead of the labels of `train`, one
-    pair an epoch in turn. Deterministic: the same seed gives the same weights on the same machine.
+    `validation_accuracy` and, of the rows `watch_train` as they are, `train_log_loss` and `train_accuracy`. `targets`
+    are pairs of pictures `(n, *shape)` and distributions `(n, n_classes)` to learn instead of the labels of `train`,
+    one pair an epoch in turn. Deterministic: the same seed gives the same weights on the same machine.
     """
     keras = import_keras()
     keras.utils.set_random_seed(seed)
@@ -139,7 +139,7 @@ class _Curves:
             self.values.setdefault(name, []).append(value)
         if self._patience is not None:
             losses = self.values["validation_log_loss"]
-            best = int(np.argmin(losses))
+            best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
             if best == epoch:
                 self._best = model.get_weights()
             model.stop_training = epoch - best >= self._patience

@@ -60,8 +60,8 @@ def subsets(
     """What each subset of the members would answer by each strategy, and its cost: small subsets first.
 
     `probabilities (n_members, n_samples, n_classes)`, `costs` in µs a row and `temperatures (n_members,)` in the order
-    of `names`; `weights (n_members,)` by strategy, equal ones where there are none: a subset takes its members' own, and
-    has no answer by that strategy if they are all zero. With more than `MOST_ROWS` rows, evenly spaced ones count.
+    of `names`; `weights (n_members,)` by strategy, equal ones where there are none: a subset takes its members' own,
+    and has no answer by that strategy if they are all zero. With more than `MOST_ROWS` rows, evenly spaced ones count.
     """
     if len(y) > MOST_ROWS:
         rows = np.linspace(0, len(y) - 1, MOST_ROWS).astype(int)

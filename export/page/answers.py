@@ -94,7 +94,7 @@ def _table(lines: Sequence[tuple[str, str, Any]], default: str | None) -> Table:
     rows = [
         [
             name,
-            f"{kind}, the default" if kind == "strategy" and name == default else kind,
+            "default strategy" if kind == "strategy" and name == default else kind,
             words.interval(scores["accuracy"]),
             words.interval(scores["log_loss"]),
             words.figure(_value(scores.get("brier"))),
@@ -182,12 +182,12 @@ def _subsets_plot(ensemble: Ensemble, subsets: Sequence[Any], metric: str, near:
     drawn = axes("µs a row, logarithmic", f"validation {shown}")
     costs = [subset["cost_us"] for subset in subsets]
     logarithmic(drawn.xaxis, min(costs), max(costs))
-    drawn.set_ylim(*_limits([subset[metric] for subset in subsets], cut_low=metric == "accuracy"))
+    drawn.set_ylim(*_limits(subsets, metric))
     alone = [subset for subset in subsets if len(subset["members"]) == 1]
     several = [subset for subset in subsets if len(subset["members"]) > 1]
     for group, look in (
-        (several, {"color": SOFT, "alpha": 0.22, "s": 12, "label": "several members"}),
-        (alone, {"color": SERIES[1], "s": 26, "label": "one member", "zorder": 3}),
+        (several, {"color": SOFT, "alpha": 0.22, "s": 12, "label": "several"}),
+        (alone, {"color": SERIES[1], "s": 26, "label": "one", "zorder": 3}),
     ):
         if group:
             places = [subset["cost_us"] for subset in group], [subset[metric] for subset in group]
@@ -208,7 +208,7 @@ def _subsets_plot(ensemble: Ensemble, subsets: Sequence[Any], metric: str, near:
         )
         label(drawn, [(near["cost_us"], near[metric], hint)])
     legend(drawn)
-    says = "The worst tenth is cut off."
+    says = "Of the worst, not all are within the plot."
     if metric == "accuracy":
         says += " The line is the front; the ring, the cheapest that is nearly the best."
     return Plot(drawn.figure, f"{shown.capitalize()} against cost", says)
@@ -219,13 +219,14 @@ def _published(ensemble: Ensemble, subset: Any) -> bool:
     return everyone and bool(subset["strategy"] == ensemble.get("default_strategy"))
 
 
-def _limits(values: Sequence[float], *, cut_low: bool) -> tuple[float, float]:
-    """Without the worst tenth, the low ones or the high ones, so that the best stay apart."""
-    ordered = sorted(values)
-    tenth = len(ordered) // 10
-    low, high = (ordered[tenth], ordered[-1]) if cut_low else (ordered[0], ordered[-1 - tenth])
-    margin = 0.08 * (high - low) or 0.01
-    return low - margin, high + margin
+def _limits(subsets: Sequence[Any], metric: str) -> tuple[float, float]:
+    """From the best to the worst of the front, or to where three quarters of all are: these are to stay apart."""
+    sign = -1 if metric == "accuracy" else 1
+    ordered = sorted(sign * subset[metric] for subset in subsets)
+    worst = max(ordered[3 * (len(ordered) - 1) // 4], *(sign * subset[metric] for subset in _front(subsets, metric)))
+    margin = 0.08 * (worst - ordered[0]) or 0.01
+    low, high = sorted((sign * (ordered[0] - margin), sign * (worst + margin)))
+    return low, high
 
 
 def _front(subsets: Sequence[Any], metric: str) -> list[Any]:

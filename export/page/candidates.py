@@ -21,7 +21,7 @@ TREES = ("decision_tree", "random_forest", "extra_trees", "xgboost", "lightgbm")
 
 
 def sections(numbers: Mapping[str, Any]) -> list[Section]:
-    candidates = numbers.get("candidates") or []
+    candidates = [candidate for candidate in numbers.get("candidates") or [] if candidate.get("cost_us") is not None]
     if not candidates:
         return []
     ensembles = numbers.get("ensembles") or []
@@ -135,7 +135,7 @@ def _table(candidates: Sequence[Candidate], ensembles: Sequence[Mapping[str, Any
             ", ".join(entry["name"] for entry in ensembles if candidate["name"] in (entry.get("members") or {})),
             words.cost(candidate["cost_us"]),
             words.size(candidate.get("bytes")),
-            words.count(candidate.get("parameters")),
+            words.count(_parameters(candidate)),
             words.figure(candidate["accuracy"]),
             words.figure(candidate["log_loss"]),
             words.figure(candidate.get("ece"), 3),
@@ -148,6 +148,13 @@ def _table(candidates: Sequence[Candidate], ensembles: Sequence[Mapping[str, Any
         ["µs a row", "size", "parameters", "accuracy", "log-loss", "ECE"],
         rows,
     )
+
+
+def _parameters(candidate: Candidate) -> float | None:
+    """A pruned network's are those of the round that was kept."""
+    kept = (candidate.get("record") or {}).get("kept") or {}
+    found: float | None = candidate.get("parameters") or kept.get("parameters")
+    return found
 
 
 def _origin(candidate: Candidate) -> str:

@@ -45,10 +45,10 @@ def rows_of(names: Sequence[str], x: str, *, width: int = HALF, right: float = 2
 def logarithmic(axis: Any, low: float, high: float) -> None:
     """Make an axis logarithmic from a little below `low` to a little above `high`, its ticks plain numbers."""
     margin = max((high / low) ** 0.06, 1.06)
-    narrow = high / low < 3
+    narrow = high / low < 2
     subs = (1, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5) if high / low < 1000 else (1,)
     axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low / margin, high * margin)})
-    axis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=subs))
+    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

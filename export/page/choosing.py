@@ -5,7 +5,7 @@ from typing import Any
 
 from export.page import words
 from export.page.blocks import Block, Cell, Heat, Plot, Plots, Section, Table, Words
-from export.page.charts import ACCENT, axes, rows_of, short, whole, zero_line
+from export.page.charts import ACCENT, axes, label, rows_of, whole, zero_line
 from export.page.svg import SOFT, tip
 
 Selection = Mapping[str, Any]
@@ -74,7 +74,7 @@ def _weights_plot(weights: Mapping[str, float]) -> Plot:
 def _path_plot(path: Sequence[Mapping[str, Any]]) -> list[Plot]:
     if len(path) < 2:
         return []
-    drawn = axes("pick", "validation log-loss", right=60)
+    drawn = axes("pick", "validation log-loss")
     losses = [step["log_loss"] for step in path]
     picks = range(1, len(path) + 1)
     drawn.plot(picks, losses, color=ACCENT, linewidth=1.5)
@@ -83,13 +83,11 @@ def _path_plot(path: Sequence[Mapping[str, Any]]) -> list[Plot]:
         new = step["added"] not in seen
         hint = tip(f"pick {pick}: {step['added']}, {words.figure(step['log_loss'])}")
         drawn.scatter(pick, step["log_loss"], s=40 if new else 16, color=ACCENT, linewidths=0, zorder=3, gid=hint)
-        if new and len(seen) < MOST_LABELS:
-            drawn.annotate(
-                short(step["added"], 18), (pick, step["log_loss"]), (5, 7), textcoords="offset pixels", fontsize=10.5
-            )
         seen.add(step["added"])
     whole(drawn.xaxis)
-    drawn.margins(y=0.12)
+    drawn.margins(x=0.06, y=0.12)
+    firsts = {step["added"]: (pick, step["log_loss"], step["added"]) for pick, step in reversed([*enumerate(path, 1)])}
+    label(drawn, sorted(firsts.values())[:MOST_LABELS])
     says = f"From {words.figure(losses[0])} to {words.figure(min(losses))}. Large dots: picked for the first time."
     return [Plot(drawn.figure, "The greedy path", says)]
 

@@ -9,11 +9,13 @@ from matplotlib.ticker import PercentFormatter
 
 from export.page import words
 from export.page.blocks import Block, Plot, Plots, Section, Table, Words
-from export.page.charts import ACCENT, axes, legend, rows_of, whole, zero_line
+from export.page.charts import ACCENT, axes, legend, logarithmic, rows_of, whole, zero_line
 from export.page.svg import SERIES, SOFT, tip
 
 Row = Mapping[str, Any]
 SMALL = 280
+SKEWED = 2.5
+"""Losses that span more than this are drawn on a logarithmic axis, where the good ones stay apart."""
 
 
 def activations(record: Mapping[str, Any]) -> list[Section]:
@@ -65,7 +67,7 @@ def _activations_table(summary: Sequence[Row]) -> Table:
             _spread(row, "accuracy"),
             _spread(row, "log_loss"),
             words.share(row.get("dead_units"), 1),
-            words.figure(row.get("gradient_norm"), 3),
+            words.cost(row.get("gradient_norm")),
             words.cost(row.get("cost_us")),
         ]
         for row in summary
@@ -89,6 +91,10 @@ def _dots(summary: Sequence[Row], rows: Sequence[Row], key: str, x: str, title: 
             drawn.scatter(
                 row[key], names.index(row["activation"]), s=22, color=SOFT, alpha=0.55, linewidths=0, gid=hint
             )
+    values = [row[key] for row in [*rows, *summary] if row.get(key) is not None]
+    lowest, highest = min(values), max(values)
+    if 0 < SKEWED * lowest < highest:
+        logarithmic(drawn.xaxis, lowest, highest)
     for k, row in enumerate(summary):
         drawn.plot(row[key], k, "|", color=ACCENT, markersize=16, markeredgewidth=2.5)
     return Plot(drawn.figure, title, "A dot is a seed, the bar their mean.")
@@ -114,13 +120,15 @@ def _activation_curves(summary: Sequence[Row], rows: Sequence[Row]) -> list[Plot
     curves = {row["activation"]: _mean_curve(rows, row["activation"]) for row in summary}
     curves = {name: curve for name, curve in curves.items() if curve}
     plots = []
-    bottom, top = _limits(curves.values())
+    low, high = min(map(min, curves.values()), default=1.0), max(map(max, curves.values()), default=1.0)
+    skewed = 0 < SKEWED * low < high
     for name, curve in curves.items():
         drawn = axes("epoch", "validation log-loss", width=SMALL, height=180)
         for other in curves.values():
             drawn.plot(range(1, len(other) + 1), other, color=SOFT, linewidth=1, alpha=0.3)
         drawn.plot(range(1, len(curve) + 1), curve, color=ACCENT)
-        drawn.set_ylim(bottom, top)
+        if skewed:
+            logarithmic(drawn.yaxis, low, high)
         whole(drawn.xaxis)
         plots.append(Plot(drawn.figure, name, f"Ends at {words.figure(curve[-1])}."))
     return plots
@@ -153,6 +161,9 @@ def _told_of_variants(variants: Sequence[Row]) -> str:
         f"and training is widest for {widest['name']} ({words.signed(widest['gap'])}) and narrowest for "
         f"{closest['name']} ({words.signed(closest['gap'])})."
     )
+    right = max(variants, key=lambda row: float(row["accuracy"]))
+    if right is not best:
+        told += f" Most often right: {right['name']}, {words.figure(right['accuracy'])}."
     if (sparsest.get("near_zero") or 0) < 0.05:
         return told
     return f"{told} {sparsest['name']} leaves {words.share(sparsest['near_zero'])} of the weights next to zero."
@@ -173,7 +184,8 @@ def _variants_table(variants: Sequence[Row]) -> Table:
         for row in ordered
     ]
     return Table(
-        "Gap: validation less training log-loss, of the weights that were kept. Near zero: kernel weights smaller than 0.001.",
+        "Gap: validation less training log-loss, of the weights that were kept. "
+        "Near zero: kernel weights smaller than 0.001.",
         ["variant"],
         ["epochs", "accuracy", "log-loss", "train log-loss", "gap", "near zero"],
         rows,
@@ -196,6 +208,9 @@ def _variant_curves(variants: Sequence[Row]) -> list[Plot]:
         whole(drawn.xaxis)
         if k == 0:
             legend(drawn)
+        kept = variant.get("best_epoch")
+        if kept is not None and kept + 1 < len(validation):
+            drawn.plot(kept + 1, validation[kept], "o", color=ACCENT, markersize=6)
         says = f"Gap {words.signed(variant['gap'])}, accuracy {words.figure(variant['accuracy'])}."
         plots.append(Plot(drawn.figure, variant["name"], says))
     return plots

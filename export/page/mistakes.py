@@ -12,6 +12,9 @@ from export.page.svg import LINE, SOFT, tip
 Bins = Sequence[Mapping[str, float]]
 MOST_CLASSES = 20
 MOST_PAIRS = 10
+TICKS = (0, 0.25, 0.5, 0.75, 1)
+FEW = 10
+"""A bin of fewer rows is drawn faintly: chance has much to do with it."""
 
 
 def sections(ensemble: Mapping[str, Any], classes: Sequence[str]) -> list[Section]:
@@ -19,7 +22,7 @@ def sections(ensemble: Mapping[str, Any], classes: Sequence[str]) -> list[Sectio
 
 
 def _reliability(ensemble: Mapping[str, Any]) -> list[Section]:
-    answers = {answer: bins for answer, bins in (ensemble.get("reliability") or {}).items() if bins}
+    answers = _distinct(ensemble, "reliability")
     if not answers:
         return []
     errors = {answer: _ece(bins) for answer, bins in answers.items()}
@@ -29,7 +32,7 @@ def _reliability(ensemble: Mapping[str, Any]) -> list[Section]:
         leaning = "too sure of itself" if _leaning(answers[worst]) > 0 else "not sure enough"
         told += f" and least in {plain(worst)} ({words.figure(errors[worst], 3)}), which is {leaning}"
     about = "Of answers given with a confidence of 0.8, eight in ten should be right: points on the diagonal. "
-    about += "A point’s area is the share of rows; bars show how far they are off."
+    about += "A point’s area is the share of rows; bars show how far they are off. Bins of few rows are faint."
     default = ensemble.get("default_strategy")
     plots = [_diagram(answer, bins, accent=answer == default) for answer, bins in answers.items()]
     return [
@@ -37,6 +40,16 @@ def _reliability(ensemble: Mapping[str, Any]) -> list[Section]:
             "Can its confidence be trusted?", [Words(f"{told}."), Words(about, soft=True), Plots(plots, small=True)]
         )
     ]
+
+
+def _distinct(ensemble: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What each answer has under this key, the default strategy's first; of answers that are all the same, one."""
+    default, found = ensemble.get("default_strategy"), ensemble.get(key) or {}
+    kept: dict[str, Any] = {}
+    for answer in sorted(found, key=lambda answer: answer != default):
+        if found[answer] and found[answer] not in kept.values():
+            kept[answer] = found[answer]
+    return kept
 
 
 def _ece(bins: Bins) -> float:
@@ -57,10 +70,19 @@ def _diagram(answer: str, bins: Bins, *, accent: bool) -> Plot:
     drawn.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, zorder=1)
     for entry in bins:
         x, y, part = entry["confidence"], entry["accuracy"], entry["count"] / total
-        drawn.plot([x, x], [x, y], color=colour, linewidth=2.5, alpha=0.3)
+        drawn.plot([x, x], [x, y], color=colour, linewidth=2.5, alpha=0.1 if entry["count"] < FEW else 0.35)
         hint = tip(f"{words.count(entry['count'])} rows: confidence {words.figure(x, 3)}, right {words.figure(y, 3)}")
-        drawn.scatter(x, y, s=14 + 160 * part, color=colour, linewidths=0, alpha=0.85, zorder=3, gid=hint)
-    drawn.set(xlim=(0, 1.02), ylim=(0, 1.02))
+        drawn.scatter(
+            x,
+            y,
+            s=14 + 160 * part,
+            color=colour,
+            linewidths=0,
+            alpha=0.3 if entry["count"] < FEW else 0.9,
+            zorder=3,
+            gid=hint,
+        )
+    drawn.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=TICKS, yticks=TICKS)
     leaning = _leaning(bins)
     how = "too sure by" if leaning > 0 else "too modest by"
     says = f"ECE {words.figure(_ece(bins), 3)}; on the whole {how} {words.figure(abs(100 * leaning), 1)} points."
@@ -68,7 +90,7 @@ def _diagram(answer: str, bins: Bins, *, accent: bool) -> Plot:
 
 
 def _confusion(ensemble: Mapping[str, Any], classes: Sequence[str]) -> list[Section]:
-    answers = {answer: counts for answer, counts in (ensemble.get("confusion") or {}).items() if counts}
+    answers = _distinct(ensemble, "confusion")
     if not answers:
         return []
     default = ensemble.get("default_strategy")

@@ -40,15 +40,16 @@ def _pruned(name: str, record: Mapping[str, Any]) -> Section:
 def _told(first: Round, kept: Round, control: Sequence[Round]) -> str:
     if kept is first:
         return "No round was worth keeping: the network stayed as it was."
+    moved = words.moved(kept["accuracy"] - first["accuracy"], in_points=True)
     told = (
-        f"Round {kept['round']} was kept: parameters {words.compared(kept['parameters'], first['parameters'])}, cost "
-        f"{words.compared(kept['cost_us'], first['cost_us'])}, accuracy "
-        f"{words.points(kept['accuracy'] - first['accuracy'])} points"
+        f"Round {kept['round']} was kept: it costs {words.compared(kept['cost_us'], first['cost_us'])}, with "
+        f"{words.share(1 - kept['parameters'] / first['parameters'])} of the parameters gone. Its accuracy is {moved}"
     )
     same = next((step for step in control if step["round"] == kept["round"]), None)
     if same is None:
         return f"{told}."
-    return f"{told}; against the control {words.points(kept['accuracy'] - same['accuracy'])} points."
+    against = words.moved(kept["accuracy"] - same["accuracy"], in_points=True)
+    return f"{told}; against the control, which trained as long, {against}."
 
 
 def _accuracy_plot(rounds: Sequence[Round], control: Sequence[Round], kept: Round) -> Plot:
@@ -132,8 +133,8 @@ def quantised(candidates: Sequence[Candidate]) -> list[Section]:
 
 
 def _told_of_bits(name: str, record: Mapping[str, Any]) -> str:
+    moved = words.moved(record["accuracy"] - record["source_accuracy"], in_points=True)
     return (
-        f"{name}: the file is {words.compared(record['bytes'], record['source_bytes'])}, the cost "
-        f"{words.compared(record['cost_us'], record['source_cost_us'])}, accuracy "
-        f"{words.points(record['accuracy'] - record['source_accuracy'])} points against {record['of']}."
+        f"{name}, against {record['of']}: it takes {words.compared(record['bytes'], record['source_bytes'])} space and "
+        f"costs {words.compared(record['cost_us'], record['source_cost_us'])}; its accuracy is {moved}."
     )

@@ -32,7 +32,9 @@ def _told(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     states = [trial["state"] for trial in trials]
     counts = words.listed(f"{states.count(s)} {s}" for s in ("complete", "pruned", "failed") if s in states)
     told = f"{words.number(len(trials), 'trial')} of “{record['space'].replace('_', ' ')}” networks"
-    return f"{told} in {words.duration(record['seconds'])}: {counts}."
+    told = f"{told} in {words.duration(record['seconds'])}: {counts}."
+    unlearned = sum(trial["state"] == "pruned" and not trial.get("curve") for trial in trials)
+    return f"{told} {unlearned} of the pruned never trained: their cost ruled them out." if unlearned else told
 
 
 def _gain(best: Sequence[Trial]) -> str:
@@ -68,7 +70,7 @@ def _front_plot(trials: Sequence[Trial], best: Sequence[Trial]) -> Plot:
         drawn.scatter([], [], s=40, label=kind, **_look(example))
     label(
         drawn,
-        [(trial["cost_us"], trial["log_loss"], f"#{trial['number']}") for trial in best],
+        [(t["cost_us"], t["log_loss"], f"#{t['number']}") for t in best if t["log_loss"] <= ceiling],
         others=places,
     )
     legend(drawn)
@@ -90,10 +92,10 @@ def _look(trial: Trial) -> dict[str, Any]:
 
 
 def _ceiling(complete: Sequence[Trial]) -> float:
-    """How far up the plot reaches: to the worst of the front, and of all but the worst tenth."""
+    """How far up the plot reaches: to the worst of the line, and of all but the worst tenth."""
     losses = sorted(float(trial["log_loss"]) for trial in complete)
-    worst = max([float(trial["log_loss"]) for trial in complete if trial.get("front")], default=losses[0])
-    return max(losses[int(0.9 * (len(losses) - 1))], worst)
+    steps = front((trial["cost_us"], float(trial["log_loss"])) for trial in complete)
+    return max(losses[int(0.9 * (len(losses) - 1))], steps[0][1])
 
 
 def _size_plot(trials: Sequence[Trial], best: Sequence[Trial]) -> list[Plot]:

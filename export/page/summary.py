@@ -45,6 +45,8 @@ def _told(ensemble: Ensemble) -> str:
     n_members = len(ensemble.get("members") or {})
     told = f"{name} fuses {words.number(n_members, 'member')} by {ensemble['default_strategy']}"
     gain = (ensemble.get("over_best_member") or {}).get(ensemble["default_strategy"]) or {}
+    if n_members == 1:
+        return f"{name} is {words.listed(ensemble['members'])} alone: there is nothing to fuse."
     if "accuracy" not in gain or "log_loss" not in gain:
         return f"{told}."
     accuracy, loss = gain["accuracy"], gain["log_loss"]
@@ -57,7 +59,7 @@ def _told(ensemble: Ensemble) -> str:
 
 
 def _settled(bounds: Mapping[str, float]) -> str:
-    return ", which may be chance," if bounds["low"] <= 0 <= bounds["high"] else ""
+    return " – perhaps by chance" if bounds["low"] <= 0 <= bounds["high"] else ""
 
 
 def _tiles(ensemble: Ensemble) -> list[Tile]:

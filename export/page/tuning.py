@@ -21,7 +21,11 @@ def sections(candidates: Sequence[Mapping[str, Any]]) -> list[Section]:
 
 def _tuned(name: str, tuning: Mapping[str, Any]) -> Section:
     results = sorted(tuning["results"], key=lambda result: int(result["rank"]))
-    blocks: list[Block] = [Words(_told(tuning, results)), Plots(_plots(results), small=True), _table(results)]
+    blocks: list[Block] = [
+        Words(_told(tuning, results)),
+        Plots(_plots(results, _name(tuning)), small=True),
+        _table(results, _name(tuning)),
+    ]
     return Section(name, blocks)
 
 
@@ -29,8 +33,8 @@ def _told(tuning: Mapping[str, Any], results: Sequence[Result]) -> str:
     best, worst = results[0], results[-1]
     how = f"{tuning['method']}, {tuning['folds']} folds of {words.count(tuning['rows'])} rows"
     told = (
-        f"Best of {words.number(len(results), 'setting')} ({how}): {words.params(best['params'])}, with a score of "
-        f"{words.signed(best['mean_score'])}; the worst scored {words.signed(worst['mean_score'])}."
+        f"Best of {words.number(len(results), 'setting')} ({how}): {words.params(best['params'])}, {_name(tuning)} "
+        f"{words.figure(best['mean_score'])}; the worst reached {words.figure(worst['mean_score'])}."
     )
     close = sum(abs(r["mean_score"] - best["mean_score"]) <= (best.get("std_score") or 0) for r in results[1:])
     if not close:
@@ -38,25 +42,30 @@ def _told(tuning: Mapping[str, Any], results: Sequence[Result]) -> str:
     return f"{told} {words.number(close, 'other')} came within its spread over the folds."
 
 
-def _plots(results: Sequence[Result]) -> list[Plot]:
+def _name(tuning: Mapping[str, Any]) -> str:
+    """What the score is."""
+    return str(tuning.get("score", "score")).replace("log_loss", "log-loss").replace("_", " ")
+
+
+def _plots(results: Sequence[Result], score: str) -> list[Plot]:
     """Score against each parameter that varied, those of most values first."""
     names = list(dict.fromkeys(name for result in results for name in result["params"]))
     values = {name: {result["params"].get(name) for result in results} for name in names}
     varied = sorted((name for name in names if len(values[name]) > 1), key=lambda name: -len(values[name]))
-    return [_plot(name, results) for name in varied[:MOST_PLOTS]]
+    return [_plot(name, results, score) for name in varied[:MOST_PLOTS]]
 
 
-def _plot(name: str, results: Sequence[Result]) -> Plot:
-    drawn = axes(name, "score", height=240, width=280)
+def _plot(name: str, results: Sequence[Result], score: str) -> Plot:
+    drawn = axes(name, score, height=240, width=280)
     drawn.margins(x=0.12, y=0.12)
     places = _places(drawn, [result["params"].get(name) for result in results])
     for place, result in reversed(list(zip(places, results, strict=True))):
         first = result is results[0]
-        hint = tip(f"{words.params(result['params'])}\n{words.signed(result['mean_score'])}")
+        hint = tip(f"{words.params(result['params'])}\n{words.figure(result['mean_score'])}")
         look = {"color": ACCENT, "alpha": 1.0, "zorder": 3} if first else {"color": SOFT, "alpha": 0.4}
         drawn.errorbar(place, result["mean_score"], result.get("std_score") or 0, linewidth=1, **look)
         drawn.scatter(place, result["mean_score"], s=46 if first else 26, linewidths=0, gid=hint, **look)
-    return Plot(drawn.figure, f"Score against {name}", f"Best: {words.params({name: results[0]['params'].get(name)})}.")
+    return Plot(drawn.figure, f"Against {name}", f"Best: {words.params({name: results[0]['params'].get(name)})}.")
 
 
 def _places(drawn: Any, values: Sequence[Any]) -> Sequence[float]:
@@ -71,22 +80,28 @@ def _places(drawn: Any, values: Sequence[Any]) -> Sequence[float]:
     return [kinds.index(value) for value in values]
 
 
-def _table(results: Sequence[Result]) -> Table:
+def _table(results: Sequence[Result], score: str) -> Table:
+    halved = any("rows" in result for result in results)
     rows = [
-        [words.params(result["params"]), words.count(result["rank"]), _score(result), _folds(result)]
+        [
+            words.params(result["params"]),
+            words.count(result["rank"]),
+            *([words.count(result.get("rows"))] if halved else []),
+            _score(result),
+            _folds(result),
+        ]
         for result in results[:TOP]
     ]
-    caption = (
-        f"The best {min(TOP, len(results))} of {len(results)}: mean score and its standard deviation over the folds."
-    )
-    return Table(caption, ["setting"], ["rank", "score", "folds"], rows, frozenset([0]))
+    caption = f"The best {min(TOP, len(results))} of {len(results)}: mean and standard deviation over the folds."
+    numbers = ["rank", *(["rows"] if halved else []), score, "folds"]
+    return Table(caption, ["setting"], numbers, rows, frozenset([0]))
 
 
 def _score(result: Result) -> str:
     deviation = result.get("std_score")
-    return words.signed(result["mean_score"]) + ("" if deviation is None else f" ± {words.figure(deviation)}")
+    return words.figure(result["mean_score"]) + ("" if deviation is None else f" ± {words.figure(deviation)}")
 
 
 def _folds(result: Result) -> str:
     scores = result.get("fold_scores") or []
-    return f"{words.signed(min(scores))} to {words.signed(max(scores))}" if scores else words.NONE
+    return f"{words.figure(min(scores))} to {words.figure(max(scores))}" if scores else words.NONE

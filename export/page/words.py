@@ -8,7 +8,7 @@ NONE = "–"
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 4) -> str:
@@ -95,8 +95,12 @@ def interval(bounds: Mapping[str, Any] | None, digits: int = 4) -> str:
 
 def settings(table: Mapping[str, Any]) -> str:
     """The plain ones of a recipe's settings, in a row: `trials 40 · epochs 4`."""
-    plain = {key: value for key, value in table.items() if isinstance(value, int | float | str) and value != ""}
-    return " · ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in plain.items())
+    plain = {
+        key.replace("_us", " µs").replace("_", " "): _plain(value)
+        for key, value in table.items()
+        if key not in ("name", "space") and isinstance(value, int | float | str) and value != ""
+    }
+    return " · ".join(f"{key} {value}" for key, value in plain.items())
 
 
 def params(drawn: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-
 DIGITS = Path(__file__).parents[2] / "export" / "recipes" / "digits.toml"
 
 

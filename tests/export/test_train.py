@@ -12,7 +12,6 @@ from export.datasets import load_dataset
 from export.errors import DatasetNotFound, InvalidRecipe
 from export.recipe import load_recipe
 from export.run import Run
-from export.steps import train
 from server.repository import Repository
 from tests.export.conftest import DIGITS
 from tests.export.interruption import interrupt
@@ -85,8 +84,7 @@ def test_a_recipe_that_cannot_be_trained_publishes_nothing(
     (tmp_path / "broken.toml").write_text("name = ")
     (tmp_path / "unknown.toml").write_text(DIGITS.read_text().replace('dataset = "digits"', 'dataset = "letters"'))
     with pytest.raises(error, match=message):
-        run = Run(load_recipe(tmp_path / recipe), work=tmp_path / "runs", data=None, progress=progress)
-        train(run, tmp_path / "models")
+        Run(load_recipe(tmp_path / recipe), work=tmp_path / "runs", data=None, progress=progress)
     assert not (tmp_path / "models").exists()
 
 

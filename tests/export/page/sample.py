@@ -107,9 +107,16 @@ def _record(generator: np.random.Generator, name: str, kind: str) -> dict[str, A
         return _pruned()
     if kind == "quantised":
         return {
-            "of": "cnn", "to": "int8", "cost_us": 47.9, "source_cost_us": 40.7, "bytes": 112_000, "source_bytes": 378_000,
-            "accuracy": 0.9041, "source_accuracy": 0.9046, "largest_drift": 0.213,
-        }  # fmt: skip
+            "of": "cnn",
+            "to": "int8",
+            "cost_us": 47.9,
+            "source_cost_us": 40.7,
+            "bytes": 112_000,
+            "source_bytes": 378_000,
+            "accuracy": 0.9041,
+            "source_accuracy": 0.9046,
+            "largest_drift": 0.213,
+        }
     if name == "tree":
         grid = [
             (depth, leaf, c) for depth in (6, 9, 12, 16, None) for leaf in (1, 5, 20, 60) for c in ("gini", "entropy")
@@ -123,10 +130,13 @@ def _record(generator: np.random.Generator, name: str, kind: str) -> dict[str, A
         }
     if name == "xgboost":
         drawn = [
-            {"learning_rate": float(np.exp(generator.uniform(-4, -1))), "max_depth": int(generator.integers(3, 10)),
-             "subsample": float(generator.uniform(0.5, 1))}
+            {
+                "learning_rate": float(np.exp(generator.uniform(-4, -1))),
+                "max_depth": int(generator.integers(3, 10)),
+                "subsample": float(generator.uniform(0.5, 1)),
+            }
             for _ in range(24)
-        ]  # fmt: skip
+        ]
         scores = [
             -0.32 - 0.03 * abs(np.log(d["learning_rate"] / 0.12)) - 0.004 * abs(d["max_depth"] - 6) for d in drawn
         ]
@@ -140,19 +150,34 @@ def _tuning(
     folds = [(score + generator.normal(0, 0.012, 5)).tolist() for score in scores]
     order = np.argsort([-np.mean(fold) for fold in folds]).tolist()
     results = [
-        {"params": drawn[k], "mean_score": float(np.mean(folds[k])), "std_score": float(np.std(folds[k])),
-         "rank": order.index(k) + 1, "fold_scores": folds[k]}
+        {
+            "params": drawn[k],
+            "mean_score": float(np.mean(folds[k])),
+            "std_score": float(np.std(folds[k])),
+            "rank": order.index(k) + 1,
+            "fold_scores": folds[k],
+        }
         for k in range(len(drawn))
-    ]  # fmt: skip
+    ]
     best = results[order[0]]
-    return {"method": method, "folds": 5, "rows": 20_000, "best": best["params"], "best_score": best["mean_score"],
-            "results": results}  # fmt: skip
+    return {
+        "method": method,
+        "folds": 5,
+        "rows": 20_000,
+        "best": best["params"],
+        "best_score": best["mean_score"],
+        "results": results,
+    }
 
 
 def _pruned() -> dict[str, Any]:
-    steps = [([32, 64, 64, 64], 93_322, 40.7, 0.9046, 0.271), ([32, 48, 48, 64], 66_410, 31.5, 0.9068, 0.266),
-             ([16, 48, 48, 48], 41_882, 22.9, 0.9041, 0.272), ([16, 32, 32, 48], 24_010, 18.4, 0.9007, 0.283),
-             ([16, 16, 16, 32], 9_034, 12.7, 0.8712, 0.361)]  # fmt: skip
+    steps = [
+        ([32, 64, 64, 64], 93_322, 40.7, 0.9046, 0.271),
+        ([32, 48, 48, 64], 66_410, 31.5, 0.9068, 0.266),
+        ([16, 48, 48, 48], 41_882, 22.9, 0.9041, 0.272),
+        ([16, 32, 32, 48], 24_010, 18.4, 0.9007, 0.283),
+        ([16, 16, 16, 32], 9_034, 12.7, 0.8712, 0.361),
+    ]
     rounds = [
         {"round": k, "widths": w, "parameters": p, "cost_us": c, "accuracy": a, "log_loss": loss, "kept": k == 3}
         for k, (w, p, c, a, loss) in enumerate(steps)
@@ -163,7 +188,7 @@ def _pruned() -> dict[str, Any]:
 
 
 def _search(generator: np.random.Generator, name: str, n: int) -> dict[str, Any]:
-    trials = []
+    trials: list[dict[str, Any]] = []
     for number in range(n):
         depth, width = int(generator.integers(1, 5)), int(generator.choice([16, 32, 48, 64]))
         cost = 1.4 * depth * width**1.1 / 6 * float(np.exp(generator.normal(0, 0.35)))
@@ -180,13 +205,23 @@ def _search(generator: np.random.Generator, name: str, n: int) -> dict[str, Any]
             ]
         layers += [{"layer": "flatten"}, {"layer": "dense", "units": width, "activation": activation}]
         complete = state == "complete"
-        trials.append({
-            "number": number, "state": state, "log_loss": curve[-1] if complete else None,
-            "accuracy": 1 - 0.35 * curve[-1] if complete else None, "cost_us": cost if state != "failed" else None,
-            "bytes": int(4000 + width**2 * 36 * depth) if state != "failed" else None, "parameters": width**2 * 9 * depth,
-            "front": False, "params": {"depth": depth, "width": width}, "layers": layers, "learning_rate": 1e-3,
-            "batch_size": 128, "curve": curve,
-        })  # fmt: skip
+        trials.append(
+            {
+                "number": number,
+                "state": state,
+                "log_loss": curve[-1] if complete else None,
+                "accuracy": 1 - 0.35 * curve[-1] if complete else None,
+                "cost_us": cost if state != "failed" else None,
+                "bytes": int(4000 + width**2 * 36 * depth) if state != "failed" else None,
+                "parameters": width**2 * 9 * depth,
+                "front": False,
+                "params": {"depth": depth, "width": width},
+                "layers": layers,
+                "learning_rate": 1e-3,
+                "batch_size": 128,
+                "curve": curve,
+            }
+        )
     complete_ones = [trial for trial in trials if trial["state"] == "complete"]
     axes = ("log_loss", "cost_us", "bytes")
     for trial in complete_ones:
@@ -194,31 +229,49 @@ def _search(generator: np.random.Generator, name: str, n: int) -> dict[str, Any]
             all(other[a] <= trial[a] for a in axes) and any(other[a] < trial[a] for a in axes)
             for other in complete_ones
         )
-    return {"name": name, "space": "deeper_and_wider", "settings": {"trials": n, "epochs": 4, "rows": 10_000, "budget": "20m"},
-            "seconds": 702.4, "trials": trials}  # fmt: skip
+    return {
+        "name": name,
+        "space": "deeper_and_wider",
+        "settings": {"trials": n, "epochs": 4, "rows": 10_000, "budget": "20m"},
+        "seconds": 702.4,
+        "trials": trials,
+    }
 
 
 def _activations(generator: np.random.Generator) -> dict[str, Any]:
     good = dict(zip(ACTIVATIONS, (0.42, 0.40, 0.47, 0.335, 0.318, 0.31, 0.322, 0.304, 0.299, 0.315), strict=True))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in ACTIVATIONS:
         for seed in range(3):
             final = good[name] + float(generator.normal(0, 0.006))
             curve = [final + 0.35 * float(np.exp(-0.9 * k)) for k in range(1, 6)]
-            rows.append({
-                "activation": name, "seed": seed, "accuracy": 1 - final * 0.34, "log_loss": final,
-                "dead_units": 0.11 if name == "relu" else 0.0, "gradient_norm": 0.8 + good[name], "curve": curve,
-            })  # fmt: skip
-    summary = []
+            rows.append(
+                {
+                    "activation": name,
+                    "seed": seed,
+                    "accuracy": 1 - final * 0.34,
+                    "log_loss": final,
+                    "dead_units": 0.11 if name == "relu" else 0.0,
+                    "gradient_norm": 0.8 + good[name],
+                    "curve": curve,
+                }
+            )
+    summary: list[dict[str, Any]] = []
     for k, name in enumerate(ACTIVATIONS):
         own = [row for row in rows if row["activation"] == name]
         losses, accuracies = [row["log_loss"] for row in own], [row["accuracy"] for row in own]
-        summary.append({
-            "activation": name, "accuracy": float(np.mean(accuracies)), "accuracy_std": float(np.std(accuracies)),
-            "log_loss": float(np.mean(losses)), "log_loss_std": float(np.std(losses)), "dead_units": own[0]["dead_units"],
-            "gradient_norm": own[0]["gradient_norm"],
-            "cost_us": (30.2, 41.8, 38.1, 39.9, 31.0, 43.0, 43.2, 40.4, 52.7, 32.8)[k],
-        })  # fmt: skip
+        summary.append(
+            {
+                "activation": name,
+                "accuracy": float(np.mean(accuracies)),
+                "accuracy_std": float(np.std(accuracies)),
+                "log_loss": float(np.mean(losses)),
+                "log_loss_std": float(np.std(losses)),
+                "dead_units": own[0]["dead_units"],
+                "gradient_norm": own[0]["gradient_norm"],
+                "cost_us": (30.2, 41.8, 38.1, 39.9, 31.0, 43.0, 43.2, 40.4, 52.7, 32.8)[k],
+            }
+        )
     return {
         "settings": {"epochs": 5, "rows": 20_000, "seeds": 3, "learning_rate": 0.001},
         "rows": rows,
@@ -227,9 +280,16 @@ def _activations(generator: np.random.Generator) -> dict[str, Any]:
 
 
 def _regularisation(generator: np.random.Generator) -> dict[str, Any]:
-    kinds = {"none": (0.06, 0.36, 0.02), "dropout": (0.2, 0.265, 0.02), "l1": (0.27, 0.30, 0.61), "l2": (0.21, 0.29, 0.09),
-             "batch norm": (0.08, 0.33, 0.02), "label smoothing": (0.17, 0.31, 0.02), "augmented": (0.24, 0.258, 0.02)}  # fmt: skip
-    variants = []
+    kinds = {
+        "none": (0.06, 0.36, 0.02),
+        "dropout": (0.2, 0.265, 0.02),
+        "l1": (0.27, 0.30, 0.61),
+        "l2": (0.21, 0.29, 0.09),
+        "batch norm": (0.08, 0.33, 0.02),
+        "label smoothing": (0.17, 0.31, 0.02),
+        "augmented": (0.24, 0.258, 0.02),
+    }
+    variants: list[dict[str, Any]] = []
     for name, (train, validation, zeros) in kinds.items():
         epochs = 16
         steps = np.arange(1, epochs + 1)
@@ -237,14 +297,24 @@ def _regularisation(generator: np.random.Generator) -> dict[str, Any]:
         validated = np.maximum(validation - 0.06, 0.24) + 0.4 * np.exp(-steps / 2.2) + 0.06 * (steps / epochs) ** 2
         validated = validated + generator.normal(0, 0.004, epochs)
         curves = {
-            "loss": learned, "train_log_loss": learned, "validation_log_loss": validated,
-            "train_accuracy": 1 - learned / 3, "validation_accuracy": 1 - validated / 3,
-        }  # fmt: skip
-        variants.append({
-            "name": name, "epochs_run": epochs, "accuracy": float(1 - validated[-1] / 3), "log_loss": float(validated[-1]),
-            "train_log_loss": float(learned[-1]), "gap": float(validated[-1] - learned[-1]), "near_zero": zeros,
-            "curves": {key: values.tolist() for key, values in curves.items()},
-        })  # fmt: skip
+            "loss": learned,
+            "train_log_loss": learned,
+            "validation_log_loss": validated,
+            "train_accuracy": 1 - learned / 3,
+            "validation_accuracy": 1 - validated / 3,
+        }
+        variants.append(
+            {
+                "name": name,
+                "epochs_run": epochs,
+                "accuracy": float(1 - validated[-1] / 3),
+                "log_loss": float(validated[-1]),
+                "train_log_loss": float(learned[-1]),
+                "gap": float(validated[-1] - learned[-1]),
+                "near_zero": zeros,
+                "curves": {key: values.tolist() for key, values in curves.items()},
+            }
+        )
     return {"settings": {"rows": 10_000, "learning_rate": 0.001}, "variants": variants}
 
 
