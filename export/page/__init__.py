@@ -40,7 +40,11 @@ def render(numbers: Mapping[str, Any]) -> str:
     style = Markup((FOLDER / "style.css").read_text("utf-8"))
     with matplotlib_style():
         return environment.get_template("page.html").render(
-            numbers=numbers, style=style, sections=list(_sections(numbers)), facts=_facts(numbers)
+            name=numbers.get("name") or "A run",
+            description=numbers.get("description") or "",
+            style=style,
+            sections=list(_sections(numbers)),
+            facts=_facts(numbers),
         )
 
 
@@ -70,14 +74,13 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the figures rest on, name and value."""
     dataset = numbers.get("dataset") or {}
     rows = ", ".join(f"{words.count(n)} {split}" for split, n in (dataset.get("rows") or {}).items())
-    classes = dataset.get("classes") or []
+    names = [str(name) for name in dataset.get("classes") or []]
+    classes = f"{len(names)}: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}" if names else ""
     software = ", ".join(f"{name} {version}" for name, version in (numbers.get("software") or {}).items())
     facts = {
         "data set": dataset.get("name"),
         "rows": rows,
-        "classes": f"{len(classes)}: {', '.join(map(str, classes[:20]))}{' …' if len(classes) > 20 else ''}"
-        if classes
-        else "",
+        "classes": classes,
         "seed": numbers.get("seed"),
         "made": numbers.get("created"),
         "machine": numbers.get("machine"),

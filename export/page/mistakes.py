@@ -80,6 +80,7 @@ def _diagram(answer: str, bins: Bins, *, accent: bool) -> Plot:
             linewidths=0,
             alpha=0.3 if entry["count"] < FEW else 0.9,
             zorder=3,
+            clip_on=False,
             gid=hint,
         )
     drawn.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=TICKS, yticks=TICKS)

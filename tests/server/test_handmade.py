@@ -107,7 +107,14 @@ def test_what_is_not_said_is_told_by_the_folder_and_the_graphs() -> None:
 
 
 def test_what_is_said_stands() -> None:
-    member = {"file": "m1.onnx", "name": "first", "output": "probabilities", "temperature": 2.0, "cost_us": 3.0, "tolerance": 0.01}
+    member = {
+        "file": "m1.onnx",
+        "name": "first",
+        "output": "probabilities",
+        "temperature": 2.0,
+        "cost_us": 3.0,
+        "tolerance": 0.01,
+    }
     manifest = complete(
         {"m1.onnx": graph(X)},
         {**member, "weights": {"weighted": 0.5}, "framework": "hand"},

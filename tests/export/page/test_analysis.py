@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from export.evaluate import evaluate
+from export.page import analysis
 from export.page.analysis import confusion, reliability, subsets
 from server.fusion import STRATEGIES, Fused, fuse
 
@@ -51,3 +52,26 @@ def test_every_subset_is_fused_as_the_server_would() -> None:
     assert both["log_loss"] == pytest.approx(scores["log_loss"].value, abs=1e-6)
     assert told[("sure",), "average"]["cost_us"] == 10
     assert (("unsure",), "log_linear") not in told, "all its weights are zero"
+
+
+def _scored(answers: np.ndarray, y: np.ndarray) -> list[dict[str, object]]:
+    """By equal weights."""
+    n = len(answers)
+    return subsets([f"m{k}" for k in range(n)], answers, y, [1.0] * n, {}, np.ones(n, dtype=np.float32))
+
+
+def test_of_many_members_there_are_only_the_small_subsets_and_all() -> None:
+    found = _scored(np.stack([CERTAIN] * 9), Y)
+    sizes = [len(entry["members"]) for entry in found if entry["strategy"] == "average"]  # type: ignore[arg-type]
+    assert sizes == [1] * 9 + [2] * 36 + [3] * 84 + [9]
+
+
+def test_of_many_rows_evenly_spaced_ones_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "MOST_ROWS", 4)
+    answers, y = np.repeat(CERTAIN[None], 5, axis=1), np.repeat(Y, 5)
+    assert len(_scored(answers, y)) == 2
+    assert _scored(answers, y)[0]["accuracy"] == pytest.approx(0.75)
+
+
+def test_a_bin_without_rows_is_left_out() -> None:
+    assert [entry["count"] for entry in reliability(_fused(CERTAIN), Y)] == [1, 1, 2]

@@ -129,13 +129,32 @@ def test_names_are_escaped(numbers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", ["searches", "activations", "regularisation", "candidates", "failed", "ensembles", "software"]
+    "section", ["searches", "activations", "regularisation", "candidates", "ensembles", "software", "machine"]
 )
-def test_what_is_missing_is_left_out(numbers: dict[str, Any], page: str, section: str) -> None:
-    for fewer in (
-        {name: value for name, value in numbers.items() if name != section},
-        numbers | {section: type(numbers[section])()},
-    ):
-        shorter = render(fewer)
-        assert _parsed(shorter).open == []
-        assert len(shorter) < len(page)
+def test_a_section_stands_without_the_others_and_an_empty_one_is_left_out(
+    numbers: dict[str, Any], section: str
+) -> None:
+    nothing = render({})
+    alone = render({section: numbers[section]})
+    assert _parsed(alone).open == []
+    assert len(alone) > len(nothing)
+    assert render({section: type(numbers[section])()}) == nothing
+
+
+def test_what_could_not_be_measured_is_a_dash_or_not_there() -> None:
+    candidate = {"name": "a", "kind": "keras_cnn", "made_of": [], "teachers": [], "cost_us": 3.0, "bytes": None,
+                 "parameters": None, "accuracy": 0.5, "log_loss": 0.7, "ece": None, "record": {}}  # fmt: skip
+    page = render({"candidates": [candidate, candidate | {"name": "unpriced", "cost_us": None}]})
+    assert _parsed(page).open == []
+    assert "unpriced" not in page
+
+
+def test_names_in_any_script_and_of_any_length_are_drawn(recwarn: pytest.WarningsRecorder) -> None:
+    names = ["猫" * 40, "$x$ & <b>", "ü" * 300]
+    summary = [
+        {"activation": name, "accuracy": 0.5, "log_loss": 0.7 + k, "cost_us": 1.0} for k, name in enumerate(names)
+    ]
+    page = render({"activations": {"summary": summary, "rows": []}})
+    assert _parsed(page).open == []
+    assert "$x$ &amp; &lt;b&gt;" in page
+    assert not recwarn.list
