@@ -23,7 +23,7 @@ from export.fit import Fitted, fit_fusion
 from export.packed import MEMBER_PROBABILITIES, check_packed, pack_graphs
 from export.publish import list_files, make_vectors, next_version, publish
 from server.ensemble import Ensemble
-from server.fusion import STRATEGIES, Fused, fuse
+from server.fusion import STRATEGIES, Fused, by_highest, fuse
 from server.manifest import REPLAY_TOLERANCE, VECTORS_FILE, Manifest, MemberSpec
 from server.rows import Rows, is_table
 
@@ -137,10 +137,7 @@ def predict(ensemble: Ensemble, rows: Rows, progress: Progress, what: str) -> ND
 
 def fuse_all(ensemble: Ensemble, probabilities: NDArray[np.float32]) -> dict[str, Fused]:
     """Every member's own answer, by `member:<name>`, and every strategy's, by its name, with the manifest's weights."""
-    alone = {
-        f"member:{name}": Fused(answer, answer.argmax(axis=1))
-        for name, answer in zip(ensemble.names, probabilities, strict=True)
-    }
+    alone = {f"member:{name}": by_highest(answer) for name, answer in zip(ensemble.names, probabilities, strict=True)}
     fused = {
         strategy: fuse(strategy, probabilities, weights=ensemble.weights(strategy), temperatures=ensemble.temperatures)
         for strategy in STRATEGIES

@@ -14,8 +14,6 @@ from rich.progress import Progress
 if TYPE_CHECKING:
     from export.run import Run
 
-BUDGET_PATTERN = r"[1-9][0-9]*[smh]"
-
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -39,23 +37,22 @@ def train(options: argparse.Namespace, progress: Progress) -> Done:
 
 def search(options: argparse.Namespace, progress: Progress) -> Done:
     from export import shown
+    from export.run import search_file
 
     run = _run(options, progress)
     names = [options.search] if options.search else [search.name for search in run.recipe.searches]
     records = {name: run.search(name, trials=options.trials, budget=options.budget) for name in names or [""]}
-    paths = [run.folder / f"search-{name}.json" for name in records]
+    paths = [run.folder / search_file(name) for name in records]
     return Done(paths, [shown.front(record) for record in records.values()])
 
 
 def compare(options: argparse.Namespace, progress: Progress) -> Done:
     from export import shown
+    from export.run import comparison_file
 
     run = _run(options, progress)
-    if options.what == "activations":
-        table = shown.activations(run.activations())
-    else:
-        table = shown.regularisation(run.regularisation())
-    return Done([run.folder / f"{options.what}.json"], [table])
+    table = {"activations": shown.activations, "regularisation": shown.regularisation}[options.what]
+    return Done([run.folder / comparison_file(options.what)], [table(run.compare(options.what))])
 
 
 def make_members(options: argparse.Namespace, progress: Progress) -> Done:
@@ -68,20 +65,22 @@ def make_members(options: argparse.Namespace, progress: Progress) -> Done:
 
 def select(options: argparse.Namespace, progress: Progress) -> Done:
     from export import shown, steps
+    from export.run import SELECTION_FILE
 
     run = _run(options, progress)
     limits = steps.Limits(options.max_cost_us, options.max_size_mb)
     chosen = {choice.name: steps.select_members(run, choice, limits) for choice in steps.choices(run, options.ensemble)}
-    paths = [run.folder / name / steps.SELECTION_FILE for name in chosen]
+    paths = [run.folder / name / SELECTION_FILE for name in chosen]
     return Done(paths, [shown.candidates(run), *(shown.selection(name, found) for name, found in chosen.items())])
 
 
 def fit(options: argparse.Namespace, progress: Progress) -> Done:
     from export import shown, steps
+    from export.run import FIT_FILE
 
     run = _run(options, progress)
     fits = {choice.name: steps.fit(run, choice)[1] for choice in steps.choices(run, options.ensemble)}
-    paths = [run.folder / name / steps.FIT_FILE for name in fits]
+    paths = [run.folder / name / FIT_FILE for name in fits]
     return Done(paths, [shown.fitted(name, found) for name, found in fits.items()])
 
 
@@ -180,6 +179,8 @@ def _positive(text: str) -> float:
 
 
 def _budget(text: str) -> str:
+    from export.recipe.members import BUDGET_PATTERN
+
     if not re.fullmatch(BUDGET_PATTERN, text):
         raise argparse.ArgumentTypeError(f"expected a time such as 90s, 20m or 2h, got {text!r}")
     return text

@@ -31,6 +31,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def some(self, rows: int, *, seed: int) -> "Split":
+        """So many of the rows, stratified, as `stratified` parts them; raises ValueError as it does."""
+        _, chosen = stratified(self.y, [rows], seed=seed)
+        return Split(self.x[chosen], self.y[chosen])
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:

@@ -11,12 +11,11 @@ was at.
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,11 @@ from numpy.typing import NDArray
 from export.candidate import Candidate
 from export.datasets import Dataset
 from export.errors import CorruptLibrary, NothingFits
+from export.evaluate import Evaluation, evaluate
 from export.parity import ParityReport
+from export.software import versions
 from server.errors import first_line
+from server.fusion import by_highest
 from server.rows import Rows
 
 MADE_BY = 1
@@ -136,9 +138,14 @@ class Library:
         return self.folder / "candidates" / f"{name}-{key}"
 
 
+def score_alone(entries: Sequence[Entry], y: NDArray[np.int64]) -> Evaluation:
+    """Each candidate's own answers to the validation rows, whose classes are `y (n,)`, scored under its name."""
+    return evaluate({entry.name: by_highest(entry.answers["validation"]) for entry in entries}, y)
+
+
 def content_key(*content: object) -> str:
     """16 hexadecimal digits that stand for this content, anything that JSON can say, and for the software."""
-    installed = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
+    installed = versions(SOFTWARE)
     everything = [MADE_BY, {name: installed.get(name) for name in SOFTWARE}, content]
     return hashlib.sha256(orjson.dumps(everything, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 

@@ -1,7 +1,6 @@
 """`report.json`: how an ensemble was made, and how each member and each strategy does on rows that nothing has seen."""
 
 import dataclasses
-import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from export.candidate import Candidate
 from export.datasets import Dataset
 from export.evaluate import METRICS, N_BINS, N_RESAMPLES, Evaluation, Interval
 from export.fit import Fitted
+from export.software import versions
 from server.fusion import FLOOR, STRATEGIES
 from server.manifest import Manifest, MemberSpec
 
@@ -78,7 +78,7 @@ def make_report(
         "baselines": baselines,
         "weights": fitted.choice,
         "notes": [*notes, *_at_chance(manifest, test, dataset)],
-        "software": {"python": platform.python_version(), **_versions()},
+        "software": {"python": platform.python_version(), **versions(SOFTWARE)},
     }
 
 
@@ -128,8 +128,3 @@ def _gains(evaluation: Evaluation, strategy: str, members: list[str]) -> dict[st
 def rounded(interval: Interval) -> dict[str, float]:
     """`value`, `low` and `high` with six digits after the point."""
     return {name: round(value, 6) for name, value in dataclasses.asdict(interval).items()}
-
-
-def _versions() -> dict[str, str]:
-    installed = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
-    return {name: importlib.metadata.version(name) for name in SOFTWARE if name in installed}

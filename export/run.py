@@ -1,6 +1,6 @@
 """A run: a recipe, its data, and the library; it makes what is asked for, and what that is made of, once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,31 @@ from rich.progress import Progress
 
 from export.candidate import Candidate
 from export.compare import compare_activations, compare_regularisation
-from export.convert import OUTPUT
 from export.datasets import load_dataset
 from export.errors import InvalidRecipe, NothingFits
 from export.library import SPLITS, Entry, Library, content_key, fingerprint
 from export.members import Task, own_seed, train_member
 from export.parity import check_parity
+from export.predictor import Predictor
 from export.recipe import KerasCnn, Member, Network, Recipe, SearchedCnn
 from export.search import pick, run_search
-from server.rows import Rows, split_rows
-from server.session import Session
 
-BATCH = 256
+COSTS_FILE = "costs.json"
+SELECTION_FILE, FIT_FILE, PUBLISHED_FILE = "selection.json", "fit.json", "published.json"
+"""Names in a run's folder, and in an ensemble's folder in it."""
+
+COMPARISONS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "activations": compare_activations,
+    "regularisation": compare_regularisation,
+}
+
+
+def search_file(name: str) -> str:
+    return f"search-{name}.json"
+
+
+def comparison_file(what: str) -> str:
+    return f"{what}.json"
 
 
 class Run:
@@ -42,6 +55,7 @@ class Run:
         self.failed: dict[str, str] = {}
         self._data_key = fingerprint(self.dataset)
         self._entries: dict[str, Entry] = {}
+        self._searches: dict[str, dict[str, Any]] = {}
 
     # ---- Candidates -------------------------------------------------------------------------------------------------
 
@@ -87,7 +101,8 @@ class Run:
         """With the layers that a search has found, where it is for a search to find them."""
         if not isinstance(member, SearchedCnn):
             return member
-        found = pick(self.search(member.search), max_cost_us=member.max_cost_us, member=member.name)
+        record = self._searches.get(member.search) or self.search(member.search)
+        found = pick(record, max_cost_us=member.max_cost_us, member=member.name)
         own = {name: getattr(member, name) for name in Network.model_fields}
         return KerasCnn(
             kind="keras_cnn",
@@ -98,12 +113,7 @@ class Run:
         )
 
     def _answers(self, model: ModelProto, name: str) -> Mapping[str, NDArray[np.float32]]:
-        session = Session(model.SerializeToString(), where=f"{name}.onnx", threads=2)
-
-        def answer(rows: Rows) -> NDArray[np.float32]:
-            batches = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
-            return np.concatenate([session.run([OUTPUT], split_rows(batch, session.inputs))[0] for batch in batches])
-
+        answer = Predictor(model, name)
         return {split: answer(getattr(self.dataset, split).x) for split in SPLITS}
 
     # ---- Studies ----------------------------------------------------------------------------------------------------
@@ -126,35 +136,20 @@ class Run:
             trials=trials,
             budget=budget,
         )
-        return self.write(f"search-{name}.json", record)
+        self._searches[name] = self.write(search_file(name), record)
+        return self._searches[name]
 
-    def activations(self) -> dict[str, Any]:
-        """The record of the comparison of activations. Raises ExportError."""
-        settings = self._wanted("activations")
-        content = [settings.model_dump(mode="json"), self._data_key, self.recipe.seed]
-        record = self.library.record(
-            "activations",
-            content,
-            lambda: compare_activations(settings, self.dataset, seed=self.recipe.seed, progress=self.progress),
-        )
-        return self.write("activations.json", record)
-
-    def regularisation(self) -> dict[str, Any]:
-        """The record of the comparison of regularisation. Raises ExportError."""
-        settings = self._wanted("regularisation")
-        content = [settings.model_dump(mode="json"), self._data_key, self.recipe.seed]
-        record = self.library.record(
-            "regularisation",
-            content,
-            lambda: compare_regularisation(settings, self.dataset, seed=self.recipe.seed, progress=self.progress),
-        )
-        return self.write("regularisation.json", record)
-
-    def _wanted(self, what: str) -> Any:
+    def compare(self, what: str) -> dict[str, Any]:
+        """The record of one of `COMPARISONS`. Raises ExportError."""
         settings = getattr(self.recipe.compare, what)
         if settings is None:
             raise InvalidRecipe(f"recipe {self.recipe.name!r}: expected a table [compare.{what}], there is none")
-        return settings
+        record = self.library.record(
+            what,
+            [settings.model_dump(mode="json"), self._data_key, self.recipe.seed],
+            lambda: COMPARISONS[what](settings, self.dataset, seed=self.recipe.seed, progress=self.progress),
+        )
+        return self.write(comparison_file(what), record)
 
     # ---- The recipe's own folder ------------------------------------------------------------------------------------
 

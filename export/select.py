@@ -88,8 +88,8 @@ def select(
     plain, proposals = _propose(names, calibrated, y, limits, choice, np.random.default_rng(seed))
     judged = {by: _judge(calibrated, y, members, choice.least_weight) for by, members in proposals.items()}
     found_by = min(judged, key=lambda by: judged[by][1].log_loss)
-    members, fit = _without_idle(calibrated, y, *judged[found_by], limits)
     (best,), alone = judged["best alone"]
+    members, fit = _without_idle(calibrated, y, *judged[found_by], limits, worst=alone.log_loss)
     weights = dict(zip((names[k] for k in members), fit.weights.tolist(), strict=True))
     chosen = [entry for entry in entries if entry.name in weights]
     return Selection(
@@ -224,10 +224,11 @@ def _judge(
 
 
 def _without_idle(
-    calibrated: Probabilities, y: NDArray[np.int64], members: list[int], fit: Fit, limits: _Limits
+    calibrated: Probabilities, y: NDArray[np.int64], members: list[int], fit: Fit, limits: _Limits, *, worst: float
 ) -> tuple[list[int], Fit]:
-    """Without those that hardly help, the dearest first: a quantised copy beside its source, say."""
-    bound = fit.log_loss + IDLE
+    """Without those that hardly help, the dearest first: a quantised copy beside its source, say. The log-loss stays
+    no higher than `worst`, what one member alone reaches."""
+    bound = min(fit.log_loss + IDLE, worst)
     for k in sorted(members, key=lambda k: (-limits.costs[k], -limits.sizes[k])):
         rest = [other for other in members if other != k]
         if rest and (fewer := fit_log_linear_pool(calibrated[rest], y)).log_loss <= bound:

@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from export.card import NOTHING_MEASURED
-from export.evaluate import evaluate
 from export.fit import Fitted
-from export.library import Entry
+from export.library import Entry, score_alone
+from export.page import words
 from export.run import Run
 from export.select import Selection
-from server.fusion import Fused
 from server.manifest import REPORT_FILE
 
 
@@ -37,11 +36,10 @@ def version(folder: Path) -> list[RenderableType]:
 def candidates(run: Run, entries: Sequence[Entry] | None = None) -> RenderableType:
     """Candidates on the validation rows, and those that came to nothing."""
     entries = run.candidates() if entries is None else entries
-    y = run.dataset.validation.y
+    scored = score_alone(entries, run.dataset.validation.y)
     rows = []
     for entry in entries:
-        answer = entry.answers["validation"]
-        scores = evaluate({entry.name: Fused(answer, answer.argmax(axis=1))}, y).scores(entry.name)
+        scores = scored.scores(entry.name)
         figures = (f"{scores[metric].value:.4f}" for metric in ("accuracy", "log_loss", "ece"))
         rows.append([entry.name, *figures, f"{entry.bytes / 1e6:.2f}"])
     rows += [[name, "", "", "", reason] for name, reason in run.failed.items()]
@@ -58,7 +56,7 @@ def front(record: Mapping[str, Any]) -> RenderableType:
             f"{trial['bytes'] / 1e3:.0f}",
             f"{trial['log_loss']:.4f}",
             f"{trial['accuracy']:.4f}",
-            _layers(trial["layers"]),
+            words.layers(trial["layers"]),
         ]
         for trial in sorted(trials, key=lambda trial: trial["cost_us"])
     ]
@@ -130,14 +128,6 @@ def _scored(title: str, scored: Mapping[str, Any], default: str | None) -> Table
         for name, entry in scored.items()
     ]
     return _table(title.rpartition(": ")[0], (title.rpartition(": ")[2], "accuracy", "log-loss", "ECE"), rows)
-
-
-def _layers(layers: Iterable[Mapping[str, Any]]) -> str:
-    """`conv16 maxpool2 dense64`"""
-    sizes = ("filters", "units", "size")
-    return " ".join(
-        layer["layer"] + str(next((layer[size] for size in sizes if size in layer), "")) for layer in layers
-    )
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -6,9 +6,8 @@ compare │                                                     an ensemble at a
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,38 +18,28 @@ from export.fit import Fitted, fit_fusion
 from export.library import Entry
 from export.page import render
 from export.page.collect import collect
-from export.recipe import EnsembleChoice, KerasCnn, Member, PrunedCnn, Quantised, SearchedCnn
-from export.run import Run
+from export.recipe import EnsembleChoice, Member, PrunedCnn, Quantised
+from export.run import COMPARISONS, COSTS_FILE, FIT_FILE, PUBLISHED_FILE, SELECTION_FILE, Run
 from export.select import Selection, select
 
-COSTS_FILE = "costs.json"
-SELECTION_FILE, FIT_FILE, PUBLISHED_FILE = "selection.json", "fit.json", "published.json"
 REPORT_PAGE, REPORT_NUMBERS = "report.html", "report.json"
 
 
 # ---- Members --------------------------------------------------------------------------------------------------------
 
 
-def is_tuned(member: Member) -> bool:
-    return getattr(member, "tune", None) is not None
-
-
-def is_distilled(member: Member) -> bool:
-    return isinstance(member, (KerasCnn, SearchedCnn)) and bool(member.teachers)
-
-
-GROUPS: Mapping[str, Any] = {
-    "tune": is_tuned,
-    "distil": is_distilled,
+MAKES: Mapping[str, Callable[[Member], bool]] = {
+    "tune": lambda member: getattr(member, "tune", None) is not None,
+    "distil": lambda member: bool(getattr(member, "teachers", ())),
     "prune": lambda member: isinstance(member, PrunedCnn),
     "quantise": lambda member: isinstance(member, Quantised),
 }
-"""By the command that makes them: which members of a recipe they are."""
+"""Which members of a recipe each command makes."""
 
 
 def make_members(run: Run, command: str, names: Sequence[str]) -> list[Entry]:
     """Those of the recipe's members that `command` makes, or only the named ones. Raises ExportError."""
-    known = [member.name for member in run.recipe.members if GROUPS[command](member)]
+    known = [member.name for member in run.recipe.members if MAKES[command](member)]
     if not known:
         raise InvalidRecipe(f"recipe {run.recipe.name!r}: expected members for {command} to make, there are none")
     if strangers := [name for name in names if name not in known]:
@@ -74,7 +63,7 @@ AS_THE_RECIPE_SAYS = Limits()
 
 def choices(run: Run, name: str | None = None) -> list[EnsembleChoice]:
     """The recipe's ensembles, or the one of this name. Raises InvalidRecipe."""
-    every = run.recipe.ensembles or [EnsembleChoice(name=run.recipe.name)]
+    every = run.recipe.published
     if name is None:
         return every
     found = [choice for choice in every if choice.name == name]
@@ -181,10 +170,9 @@ def train(run: Run, out: Path) -> list[Path]:
     """Every step of the recipe; returns the published folders. Raises ExportError; what was done by then is kept."""
     for search in run.recipe.searches:
         run.search(search.name)
-    if run.recipe.compare.activations is not None:
-        run.activations()
-    if run.recipe.compare.regularisation is not None:
-        run.regularisation()
+    for what in COMPARISONS:
+        if getattr(run.recipe.compare, what) is not None:
+            run.compare(what)
     run.candidates()
     for choice in run.recipe.ensembles:
         select_members(run, choice)

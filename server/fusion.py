@@ -58,17 +58,17 @@ def log_linear(probabilities: NDArray[np.float32], weights: NDArray[np.float32])
     veto a class for certain.
     """
     logs = np.log(np.maximum(probabilities, FLOOR))
-    return _by_highest(_softmax(weighted_sum(weights, logs)))
+    return by_highest(_softmax(weighted_sum(weights, logs)))
 
 
 def median(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
     """Median of the members' probabilities of each class, normalised; deaf to one wild member."""
-    return _by_highest(_normalise(np.median(probabilities, axis=0).astype(np.float32)))
+    return by_highest(_normalise(np.median(probabilities, axis=0).astype(np.float32)))
 
 
 def maximum(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
     """Highest of the members' probabilities of each class, normalised (max rule; Kittler et al. 1998)."""
-    return _by_highest(_normalise(probabilities.max(axis=0)))
+    return by_highest(_normalise(probabilities.max(axis=0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,11 @@ def calibrate(probabilities: NDArray[np.float32], temperatures: NDArray[np.float
 
 
 def _linear_pool(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
-    return _by_highest(_normalise(weighted_sum(weights, probabilities)))
+    return by_highest(_normalise(weighted_sum(weights, probabilities)))
 
 
-def _by_highest(probabilities: NDArray[np.float32]) -> Fused:
+def by_highest(probabilities: NDArray[np.float32]) -> Fused:
+    """An answer whose labels are the classes of highest probability."""
     return Fused(probabilities, probabilities.argmax(axis=1))
 
 

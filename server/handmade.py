@@ -29,6 +29,7 @@ from server.manifest import (
     Name,
     RowLimit,
     Temperature,
+    Tolerance,
     VersionNumber,
     Weight,
 )
@@ -49,7 +50,7 @@ class DraftMember(Table):
     weights: dict[str, Weight] = Field(default_factory=dict)
     temperature: Temperature = 1.0
     cost_us: Cost | None = None
-    tolerance: Annotated[float, Field(gt=0, le=1)] = REPLAY_TOLERANCE
+    tolerance: Tolerance = REPLAY_TOLERANCE
 
 
 class Draft(Table):

@@ -42,6 +42,7 @@ Gate = Annotated[int, Field(ge=0, lt=1 << 16)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Tolerance = Annotated[float, Field(gt=0, le=1)]
 
 
 class InputSpec(Table):
@@ -97,7 +98,7 @@ class MemberSpec(Table):
     """Divides the member's log-probabilities to calibrate them (Guo et al. 2017)."""
     cost_us: Cost | None = None
     """Microseconds a row, measured alone, one thread, in batches of 64."""
-    tolerance: Annotated[float, Field(gt=0, le=1)] = REPLAY_TOLERANCE
+    tolerance: Tolerance = REPLAY_TOLERANCE
     """How far a probability may lie from the recorded one when the test vectors are replayed. Processors differ in the
     last digits; where a member is quantised, these can move a value by a whole step."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.datasets import Split, stratified
+from export.datasets import Split
 from export.errors import InvalidRecipe
 from export.formats.keras_models import import_keras
 from server.errors import first_line
@@ -29,12 +29,11 @@ def some_rows(split: Split, rows: int | None, *, seed: int) -> Split:
     if rows is None or rows + n_classes > len(split):
         return split
     try:
-        _, chosen = stratified(split.y, (rows,), seed=seed)
+        return split.some(rows, seed=seed)
     except ValueError as exc:
         raise InvalidRecipe(
             f"compare: rows: expected enough for {n_classes} classes, got {rows}: {first_line(exc)}"
         ) from exc
-    return Split(split.x[chosen], split.y[chosen])
 
 
 def scored(accuracy: float, log_loss: float, n_classes: int) -> dict[str, Any]:

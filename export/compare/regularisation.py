@@ -32,18 +32,18 @@ def compare_regularisation(
     """
     train = some_rows(dataset.train, settings.rows, seed=seed)
     watched = some_rows(train, WATCHED, seed=seed)
-    ways = [(variant, variant.epochs or settings.epochs) for variant in settings.variants]
-    shown = progress.add_task("regularisation", total=sum(epochs for _, epochs in ways))
+    ways = [(variant, variant.training(settings.epochs)) for variant in settings.variants]
+    shown = progress.add_task("regularisation", total=sum(training.epochs for _, training in ways))
     n_classes = len(dataset.classes)
     start = _built(settings.layers, Variant(name="start"), dataset, seed)
     found, done = [], 0
-    for variant, epochs in ways:
+    for variant, training in ways:
         model = _built(_held_back(settings.layers, variant), variant, dataset, seed)
         for kernel, first in zip(kernels(model), kernels(start), strict=True):
             kernel.assign(first)
         curves = learn(
             model,
-            variant.model_copy(update={"epochs": epochs}),
+            training,
             train,
             dataset.validation,
             learning_rate=settings.learning_rate,
@@ -53,7 +53,7 @@ def compare_regularisation(
             watch_train=watched,
         )
         found.append(_row(variant, model, curves, n_classes))
-        done += epochs
+        done += training.epochs
         progress.update(shown, completed=done)
     return {"settings": settings.model_dump(mode="json"), "variants": found}
 

@@ -27,6 +27,8 @@ from server.manifest import InputSpec
 OnEpoch = Callable[[int, Mapping[str, float]], object]
 """Called after each epoch with its number from 0 and its figures; whatever it raises ends the training."""
 PREDICT_BATCH = 512
+WIDTH_STEP = 16
+"""Widths are multiples of it: ONNX Runtime lays channels out in blocks of 16, and widths between bring no speed."""
 MOMENTUM = 0.9
 """Of batch normalisation's running mean and variance: Keras's own 0.99 takes more steps than a short search has."""
 

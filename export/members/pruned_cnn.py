@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from export.costs import measure_costs
 from export.errors import InvalidRecipe, NothingFits
 from export.formats.keras_models import load_keras
 from export.members.keras_cnn import MODEL_FILE, network_member
-from export.members.network import PREDICT_BATCH, learn, log_loss
+from export.members.network import PREDICT_BATCH, WIDTH_STEP, learn, log_loss
 from export.members.surgery import narrowed, strongest, widths
 from export.members.task import Task
 from export.parity import accuracy_lost
 from export.recipe import PrunedCnn
 from export.trained import TrainedMember
-
-STEP = 16
-"""Widths are multiples of it: others lose ONNX Runtime's blocked layout of 16 channels, and with it what they win."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def train_pruned_cnn(recipe: PrunedCnn, task: Task) -> TrainedMember:
     if not goals:
         raise NothingFits(
             f"member {recipe.name!r}: nothing to prune of {recipe.of!r}: its layers have {_shown(widths(model))} "
-            f"channels, and {recipe.keep:g} of them are, in multiples of {STEP}, as many"
+            f"channels, and {recipe.keep:g} of them are, in multiples of {WIDTH_STEP}, as many"
         )
     rounds, control, costs = _prune(model, goals, recipe, task)
     fell = accuracy_lost(rounds[0].answers, rounds[-1].answers, y) > recipe.tolerance
@@ -84,12 +82,14 @@ def _prune(
 
     rounds = [_round(0, model, task)]
     control = [replace(rounds[0], model=narrowed(model, strongest(model, widths(model))))]
+    graphs = [_graph(model, recipe.name, task)]
     costs: list[float] = []
     for number, goal in enumerate(goals, start=1):
         before = rounds[-1].model
         rounds.append(tuned(number, narrowed(before, strongest(before, goal))))
         control.append(tuned(number, control[-1].model))
-        costs = _costs(rounds, recipe.name, task)
+        graphs.append(_graph(rounds[-1].model, recipe.name, task))
+        costs = _costs(graphs, task)
         lost = accuracy_lost(rounds[0].answers, rounds[-1].answers, task.dataset.validation.y)
         if lost > recipe.tolerance or costs[-1] <= (recipe.max_cost_us or 0):
             break
@@ -114,7 +114,7 @@ def narrower(widths: Sequence[int], *, keep: float, rounds: int) -> list[list[in
 
 
 def _nearest(width: float) -> int:
-    return max(STEP, STEP * int(width / STEP + 0.5))
+    return max(WIDTH_STEP, WIDTH_STEP * int(width / WIDTH_STEP + 0.5))
 
 
 def _source(recipe: PrunedCnn, task: Task) -> Any:
@@ -133,10 +133,14 @@ def _round(number: int, model: Any, task: Task) -> _Round:
     return _Round(number, model, answers)
 
 
-def _costs(rounds: Sequence[_Round], name: str, task: Task) -> list[float]:
+def _graph(model: Any, name: str, task: Task) -> ModelProto:
+    return network_member(model, name, task.dataset, {}).to_onnx()
+
+
+def _costs(graphs: Sequence[ModelProto], task: Task) -> list[float]:
     """Microseconds a row of the network after each round, measured in turn."""
-    graphs = {str(one.number): network_member(one.model, name, task.dataset, {}).to_onnx() for one in rounds}
-    return list(measure_costs(graphs, task.dataset.validation.x).values())
+    rounds = {str(number): graph for number, graph in enumerate(graphs)}
+    return list(measure_costs(rounds, task.dataset.validation.x).values())
 
 
 def _figures(one: _Round, cost: float, y: NDArray[np.int64]) -> dict[str, Any]:

@@ -16,17 +16,17 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
 from export.convert import OUTPUT, at_opset
 from export.costs import measure_costs
-from export.datasets import Split, stratified
+from export.datasets import Split
 from export.errors import ConversionFailed, InvalidRecipe, NothingFits
 from export.graph import IR_VERSION, OPSETS, drop_unused, shorten_names
 from export.library import Entry
 from export.members.task import Task
 from export.parity import accuracy_lost
+from export.predictor import Predictor
 from export.recipe import Quantised
 from export.trained import Lossy, TrainedMember
 from server.errors import first_line
-from server.rows import Rows, split_rows
-from server.session import Session
+from server.rows import Rows
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 """What has weights to multiply by."""
@@ -34,7 +34,6 @@ PASSED_THROUGH = ("Relu", "MaxPool", "AveragePool", "Transpose", "Reshape", "Fla
 """What whole numbers go through between two products without turning into floats and back."""
 N_RANGE_ROWS = 512
 """Training rows, stratified, that show between which bounds the values of each layer lie."""
-BATCH = 256
 LEAST_VALUES = 256
 """Of a constant that becomes float16: what a smaller one saves, the node that turns it back takes."""
 NOISE = 0.03
@@ -57,7 +56,7 @@ def train_quantised(recipe: Quantised, task: Task) -> TrainedMember:
     if the result is neither smaller nor faster, or answers something else than it may.
     """
     entry = task.sources[recipe.of]
-    answers = _Answers(entry.candidate.model, recipe.of)
+    answers = Predictor(entry.candidate.model, recipe.of)
     shown = task.progress.add_task(recipe.name, total=1)
     try:
         if recipe.to == "float16":
@@ -86,25 +85,11 @@ def train_quantised(recipe: Quantised, task: Task) -> TrainedMember:
     )
 
 
-class _Answers:
-    """What a graph answers to rows, `(n, n_classes)` float32."""
-
-    def __init__(self, model: ModelProto, name: str) -> None:
-        self._session = Session(model.SerializeToString(), where=f"{name}.onnx", threads=2)
-
-    def feeds(self, rows: Rows) -> Iterator[dict[str, NDArray[Any]]]:
-        for start in range(0, len(rows), BATCH):
-            yield split_rows(rows[start : start + BATCH], self._session.inputs)
-
-    def __call__(self, rows: Rows) -> NDArray[np.float32]:
-        return np.concatenate([self._session.run([OUTPUT], feeds)[0] for feeds in self.feeds(rows)])
-
-
 def _record(recipe: Quantised, entry: Entry, model: ModelProto, task: Task) -> dict[str, Any]:
     """What it costs and answers beside its source. Raises NothingFits."""
     validation = task.dataset.validation
     costs = measure_costs({"source": entry.candidate.model, "quantised": model}, validation.x)
-    want, got = entry.answers["validation"], _Answers(model, recipe.name)(validation.x)
+    want, got = entry.answers["validation"], Predictor(model, recipe.name)(validation.x)
     record = {
         "of": recipe.of,
         "to": recipe.to,
@@ -209,8 +194,7 @@ def _products(model: ModelProto) -> list[str]:
 def _range_rows(train: Split, seed: int) -> Rows:
     if len(train) < 2 * N_RANGE_ROWS:
         return train.x
-    _, chosen = stratified(train.y, [N_RANGE_ROWS], seed=seed)
-    return train.x[chosen]
+    return train.some(N_RANGE_ROWS, seed=seed).x
 
 
 # ---- The contract of members ----------------------------------------------------------------------------------------

@@ -7,19 +7,17 @@ and not only their labels (Beyer et al. 2022, "a good teacher is patient and con
 import numpy as np
 from numpy.typing import NDArray
 
-from export.convert import OUTPUT
-from export.fit import fit_log_linear_pool, fit_temperature
+from export.fit import fit_log_linear_pool, fit_temperatures
 from export.library import Entry
 from export.members.feed import augmented
 from export.members.task import Task
+from export.predictor import Predictor
 from export.recipe import Augment, Network
 from server.fusion import calibrate, fuse
-from server.rows import Rows, split_rows
-from server.session import Session
+from server.rows import Rows
 
 COPIES = 4
 """How often the training pictures are made anew for the teachers, if there is anything to be made of them."""
-BATCH = 256
 
 Targets = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -45,19 +43,12 @@ class _Pool:
         validation, calibration = (
             np.stack([entry.answers[split] for entry in entries]) for split in ("validation", "calibration")
         )
-        self._temperatures = np.array(
-            [fit_temperature(answers, dataset.calibration.y) for answers in calibration], dtype=np.float32
-        )
+        self._temperatures = fit_temperatures(calibration, dataset.calibration.y)
         self._weights = fit_log_linear_pool(calibrate(validation, self._temperatures), dataset.validation.y).weights
-        self._sessions = [
-            Session(entry.candidate.model.SerializeToString(), where=entry.name, threads=2) for entry in entries
-        ]
+        self._members = [Predictor(entry.candidate.model, entry.name) for entry in entries]
 
     def answer(self, x: Rows) -> NDArray[np.float32]:
-        return np.concatenate([self._fused(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
-
-    def _fused(self, x: Rows) -> NDArray[np.float32]:
-        answers = np.stack([session.run([OUTPUT], split_rows(x, session.inputs))[0] for session in self._sessions])
+        answers = np.stack([member(x) for member in self._members])
         return fuse("log_linear", answers, weights=self._weights, temperatures=self._temperatures).probabilities
 
 

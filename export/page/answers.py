@@ -1,6 +1,6 @@
 """How an ensemble answers: every strategy, member and baseline on the test rows, and what fewer members would do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from export.page import words
@@ -116,28 +116,36 @@ def _gains(ensemble: Ensemble) -> list[Table]:
     rows = []
     for strategy, metrics in (ensemble.get("over_best_member") or {}).items():
         against = dict.fromkeys(metrics[key]["member"] for key in ("accuracy", "log_loss") if key in metrics)
-        rows.append([strategy, " / ".join(against), _points(metrics.get("accuracy")), _signed(metrics.get("log_loss"))])
+        rows.append(
+            [
+                strategy,
+                " / ".join(against),
+                _change(metrics.get("accuracy"), words.points),
+                _change(metrics.get("log_loss"), words.signed),
+            ]
+        )
     default = str(ensemble.get("default_strategy", ""))
     for name, found in (ensemble.get("baselines") or {}).items():
         difference = found.get("difference") or {}
-        rows.append([default, name, _points(difference.get("accuracy")), _signed(difference.get("log_loss"))])
+        rows.append(
+            [
+                default,
+                name,
+                _change(difference.get("accuracy"), words.points),
+                _change(difference.get("log_loss"), words.signed),
+            ]
+        )
     if not rows:
         return []
     caption = "What a strategy gains on the same rows: over the member that is best at it, and over the baselines."
     return [Table(caption, ["strategy", "against"], ["accuracy, points", "log-loss"], rows)]
 
 
-def _points(bounds: Mapping[str, Any] | None) -> str:
+def _change(bounds: Mapping[str, Any] | None, written: Callable[[float], str]) -> str:
+    """A difference and its interval, each as `written` has it."""
     if not bounds:
         return words.NONE
-    low, value, high = (words.points(bounds[key]) for key in ("low", "value", "high"))
-    return f"{value} ({low} to {high})"
-
-
-def _signed(bounds: Mapping[str, Any] | None) -> str:
-    if not bounds:
-        return words.NONE
-    low, value, high = (words.signed(bounds[key]) for key in ("low", "value", "high"))
+    low, value, high = (written(bounds[key]) for key in ("low", "value", "high"))
     return f"{value} ({low} to {high})"
 
 

@@ -125,6 +125,16 @@ def short(name: str, longest: int = 26) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
+def bars(drawn: Any, values: Sequence[float], labels: Sequence[str], colours: str | Sequence[str]) -> None:
+    """From zero, one a line of `rows_of`, each with its label at its end."""
+    zero_line(drawn)
+    drawn.barh(range(len(values)), values, height=0.5, color=colours)
+    for k, (value, text) in enumerate(zip(values, labels, strict=True)):
+        drawn.annotate(
+            text, (value, k), (5, 0), textcoords="offset pixels", va="center_baseline", fontsize=11, color=SOFT
+        )
+
+
 def zero_line(drawn: Any, at: float = 0.0) -> None:
     drawn.axvline(at, color=LINE, linewidth=1.5, zorder=1)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from export.page import words
 from export.page.blocks import Block, Cell, Heat, Plot, Plots, Section, Table, Words
-from export.page.charts import ACCENT, axes, label, rows_of, whole, zero_line
-from export.page.svg import SOFT, tip
+from export.page.charts import ACCENT, axes, bars, label, rows_of, whole
+from export.page.svg import tip
 
 Selection = Mapping[str, Any]
 MOST_LABELS = 12
@@ -52,21 +52,11 @@ def _budget(selection: Selection) -> str:
     return f"Budget used: {words.listed(spent)}." if spent else ""
 
 
-def _weights_plot(weights: Mapping[str, float]) -> Plot:
-    ordered = sorted(weights.items(), key=lambda item: -item[1])
+def _weights_plot(members: Mapping[str, float]) -> Plot:
+    ordered = sorted(members.items(), key=lambda item: -item[1])
     drawn = rows_of([name for name, _ in ordered], "weight", right=44)
-    zero_line(drawn)
-    drawn.barh(range(len(ordered)), [weight for _, weight in ordered], height=0.5, color=ACCENT)
-    for k, (_, weight) in enumerate(ordered):
-        drawn.annotate(
-            words.figure(weight, 3),
-            (weight, k),
-            (5, 0),
-            textcoords="offset pixels",
-            va="center_baseline",
-            fontsize=11,
-            color=SOFT,
-        )
+    weights = [weight for _, weight in ordered]
+    bars(drawn, weights, [words.figure(weight, 3) for weight in weights], ACCENT)
     drawn.set_xlim(0, None)
     return Plot(drawn.figure, "Weights", "As the selection found them, by validation log-loss.")
 

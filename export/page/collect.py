@@ -1,7 +1,6 @@
 """Gathers the numbers of a run's report: what its steps have left in its folder, and what it has published."""
 
 import datetime
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +10,24 @@ import numpy as np
 import orjson
 
 from export.build import fuse_all, predict
-from export.evaluate import evaluate
-from export.library import SOFTWARE, Entry
+from export.library import SOFTWARE, Entry, score_alone
 from export.page.analysis import confusion, reliability, subsets
-from export.run import Run
+from export.recipe import EnsembleChoice
+from export.run import (
+    COSTS_FILE,
+    PUBLISHED_FILE,
+    SELECTION_FILE,
+    Run,
+    comparison_file,
+    search_file,
+)
+from export.software import versions
 from server.ensemble import Ensemble
-from server.fusion import STRATEGIES, Fused
+from server.fusion import STRATEGIES
 from server.manifest import REPORT_FILE
 from server.repository import load_version
 
-COSTS_FILE = "costs.json"
+SHOWN_SOFTWARE = (*SOFTWARE, "numpy", "onnx", "onnxruntime", "optuna")
 
 
 def collect(run: Run) -> dict[str, Any]:
@@ -43,32 +50,20 @@ def collect(run: Run) -> dict[str, Any]:
                 split: len(getattr(run.dataset, split)) for split in ("train", "validation", "calibration", "test")
             },
         },
-        "software": _software(),
+        "software": {"python": platform.python_version(), **versions(SHOWN_SOFTWARE)},
         "machine": f"{platform.machine()}, {platform.system()}",
-        "searches": [found for search in recipe.searches if (found := run.read(f"search-{search.name}.json"))],
-        "activations": run.read("activations.json") or {},
-        "regularisation": run.read("regularisation.json") or {},
+        "searches": [found for search in recipe.searches if (found := run.read(search_file(search.name)))],
+        "activations": run.read(comparison_file("activations")) or {},
+        "regularisation": run.read(comparison_file("regularisation")) or {},
         "candidates": _candidates(run, entries),
         "failed": [{"name": name, "reason": reason} for name, reason in run.failed.items()],
-        "ensembles": [
-            ensemble
-            for name in [choice.name for choice in recipe.ensembles] or [recipe.name]
-            if (ensemble := _ensemble(run, name))
-        ],
+        "ensembles": [ensemble for choice in recipe.published if (ensemble := _ensemble(run, choice))],
     }
-
-
-def _software() -> dict[str, str]:
-    installed = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
-    wanted = (*SOFTWARE, "numpy", "onnx", "onnxruntime", "optuna")
-    return {"python": platform.python_version(), **{name: installed[name] for name in wanted if name in installed}}
 
 
 def _candidates(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
     costs = (run.read(COSTS_FILE) or {"us": {}})["us"]
-    y = run.dataset.validation.y
-    answers = {entry.name: entry.answers["validation"] for entry in entries}
-    scored = evaluate({name: Fused(answer, answer.argmax(axis=1)) for name, answer in answers.items()}, y)
+    scored = score_alone(entries, run.dataset.validation.y)
     return [
         {
             "name": entry.name,
@@ -89,9 +84,9 @@ def _candidates(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
 # ---- Published ensembles --------------------------------------------------------------------------------------------
 
 
-def _ensemble(run: Run, name: str) -> dict[str, Any] | None:
+def _ensemble(run: Run, choice: EnsembleChoice) -> dict[str, Any] | None:
     """What was published last under this name, if it is still there."""
-    published = run.read(f"{name}/published.json")
+    published = run.read(f"{choice.name}/{PUBLISHED_FILE}")
     if published is None or not (folder := Path(published["folder"])).is_dir():
         return None
     ensemble = load_version(folder)
@@ -103,10 +98,10 @@ def _ensemble(run: Run, name: str) -> dict[str, Any] | None:
     weights = ensemble.weights(default)
     shares = np.ones(len(ensemble.names)) / len(ensemble.names) if weights is None else weights
     return {
-        "name": name,
+        "name": choice.name,
         "version": manifest.version,
-        "choice": next((c.model_dump(mode="json") for c in run.recipe.ensembles if c.name == name), {}),
-        "selection": run.read(f"{name}/selection.json") or {},
+        "choice": choice.model_dump(mode="json") if run.recipe.ensembles else {},
+        "selection": run.read(f"{choice.name}/{SELECTION_FILE}") or {},
         "default_strategy": default,
         "members": {member: float(share) for member, share in zip(ensemble.names, shares, strict=True)},
         "cost_us": sum(member.cost_us or 0.0 for member in manifest.members),

@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from export.page import words
 from export.page.blocks import Block, Plot, Plots, Section, Table, Words
-from export.page.charts import ACCENT, axes, legend, logarithmic, rows_of, whole, zero_line
+from export.page.charts import ACCENT, axes, bars, legend, logarithmic, rows_of, whole
 from export.page.svg import SERIES, SOFT, tip
 
 Row = Mapping[str, Any]
@@ -64,8 +64,8 @@ def _activations_table(summary: Sequence[Row]) -> Table:
     rows = [
         [
             row["activation"],
-            _spread(row, "accuracy"),
-            _spread(row, "log_loss"),
+            words.spread(row["accuracy"], row.get("accuracy_std")),
+            words.spread(row["log_loss"], row.get("log_loss_std")),
             words.share(row.get("dead_units"), 1),
             words.cost(row.get("gradient_norm")),
             words.cost(row.get("cost_us")),
@@ -75,11 +75,6 @@ def _activations_table(summary: Sequence[Row]) -> Table:
     numbers = ["accuracy", "log-loss", "dead units", "gradient norm", "µs a row"]
     caption = "Mean and standard deviation over the seeds; the lowest log-loss first."
     return Table(caption, ["activation"], numbers, rows, frozenset([0]))
-
-
-def _spread(row: Row, metric: str) -> str:
-    deviation = row.get(f"{metric}_std")
-    return words.figure(row[metric]) + ("" if deviation is None else f" ± {words.figure(deviation)}")
 
 
 def _dots(summary: Sequence[Row], rows: Sequence[Row], key: str, x: str, title: str) -> Plot:
@@ -104,12 +99,7 @@ def _bars(summary: Sequence[Row], key: str, x: str, title: str) -> Plot:
     drawn = rows_of([row["activation"] for row in summary], x, width=SMALL)
     values = [row.get(key) or 0.0 for row in summary]
     shown = words.cost if key == "cost_us" else words.share
-    zero_line(drawn)
-    drawn.barh(range(len(values)), values, height=0.5, color=[ACCENT if k == 0 else SOFT for k in range(len(values))])
-    for k, value in enumerate(values):
-        drawn.annotate(
-            shown(value), (value, k), (5, 0), textcoords="offset pixels", va="center_baseline", fontsize=11, color=SOFT
-        )
+    bars(drawn, values, [*map(shown, values)], [ACCENT if k == 0 else SOFT for k in range(len(values))])
     drawn.set_xlim(0, max([*values, 0.01]) * 1.25)
     if key != "cost_us":
         drawn.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -87,7 +87,7 @@ def _table(results: Sequence[Result], score: str) -> Table:
             words.params(result["params"]),
             words.count(result["rank"]),
             *([words.count(result.get("rows"))] if halved else []),
-            _score(result),
+            words.spread(result["mean_score"], result.get("std_score")),
             _folds(result),
         ]
         for result in results[:TOP]
@@ -95,11 +95,6 @@ def _table(results: Sequence[Result], score: str) -> Table:
     caption = f"The best {min(TOP, len(results))} of {len(results)}: mean and standard deviation over the folds."
     numbers = ["rank", *(["rows"] if halved else []), score, "folds"]
     return Table(caption, ["setting"], numbers, rows, frozenset([0]))
-
-
-def _score(result: Result) -> str:
-    deviation = result.get("std_score")
-    return words.figure(result["mean_score"]) + ("" if deviation is None else f" ± {words.figure(deviation)}")
 
 
 def _folds(result: Result) -> str:

@@ -93,6 +93,11 @@ def interval(bounds: Mapping[str, Any] | None, digits: int = 4) -> str:
     return f"{figure(bounds['value'], digits)} ({figure(bounds['low'], digits)} to {figure(bounds['high'], digits)})"
 
 
+def spread(value: float, deviation: float | None) -> str:
+    """`0.9123 ± 0.0041`; without a deviation the value alone."""
+    return figure(value) + ("" if deviation is None else f" ± {figure(deviation)}")
+
+
 def settings(table: Mapping[str, Any]) -> str:
     """The plain ones of a recipe's settings, in a row: `trials 40 · epochs 4`."""
     plain = {

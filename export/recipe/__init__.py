@@ -123,6 +123,11 @@ class Recipe(Table):
             before.add(member.name)
         return self
 
+    @property
+    def published(self) -> list[EnsembleChoice]:
+        """The ensembles to make."""
+        return self.ensembles or [EnsembleChoice(name=self.name)]
+
     def member(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)
 

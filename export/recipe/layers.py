@@ -80,10 +80,9 @@ class Augment(Table):
     shift: Annotated[int, Field(ge=0, le=1 << 10)] = 0
 
 
-class Training(Table):
+class Regime(Table):
     """How a network learns: Adam on cross-entropy, or AdamW (Loshchilov & Hutter 2019) with `weight_decay`."""
 
-    epochs: Count = 10
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` brings the learning rate down to zero over all the epochs (Loshchilov & Hutter 2017)."""
     weight_decay: Penalty = 0.0
@@ -94,3 +93,9 @@ class Training(Table):
     early_stopping: Count | None = None
     """Stop after so many epochs without a lower validation log-loss, and go back to the best epoch's weights."""
     augment: Augment | None = None
+
+
+class Training(Regime):
+    """And for how long."""
+
+    epochs: Count = 10

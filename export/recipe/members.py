@@ -9,7 +9,8 @@ from export.recipe.layers import Augment, Count, Layers, Penalty, Rate, Share, T
 from server.manifest import Name
 from server.toml import Table
 
-Budget = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smh]$")]
+BUDGET_PATTERN = r"^[1-9][0-9]*[smh]$"
+Budget = Annotated[str, StringConstraints(pattern=BUDGET_PATTERN)]
 """A time: `90s`, `20m`, `2h`."""
 Value = int | float | str | None
 

@@ -14,6 +14,7 @@ from export.recipe.layers import (
     Layers,
     Penalty,
     Rate,
+    Regime,
     Training,
 )
 from export.recipe.members import Budget
@@ -70,16 +71,21 @@ class CompareActivations(_Comparison):
         return self
 
 
-class Variant(Training):
+class Variant(Regime):
     """One way to hold a network back from learning its training rows by heart."""
 
     name: Name
-    epochs: Count | None = None  # type: ignore[assignment]
+    epochs: Count | None = None
     """None: as many as the comparison says."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """After every pooling and dense layer."""
     batch_norm: bool = False
     """In every convolution and dense layer."""
+
+    def training(self, epochs: int) -> Training:
+        """For so many epochs, if it says nothing else."""
+        settings = {name: getattr(self, name) for name in Regime.model_fields}
+        return Training(epochs=self.epochs or epochs, **settings)
 
 
 VARIANTS: tuple[Variant, ...] = (

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from export.members.network import WIDTH_STEP
 from export.recipe import Activation, AvgPool, Conv, Dense, Dropout, Flatten, GlobalPool, Layer, MaxPool
 
-STEP = 16
-"""Widths are multiples of it: ONNX Runtime lays channels out in blocks, and widths between bring no speed."""
 MOST_FILTERS = 128
 LEAST_SIDE = 2
 """Pixels: a picture is halved no further than this."""
@@ -78,7 +77,7 @@ def _trunk(space: Space, draws: Draws, side: int, activation: Activation, batch_
     separable = draws.suggest_categorical("separable", [False, True])
     n_blocks = draws.suggest_int("blocks", 1, max(1, min(space.blocks, side.bit_length() - 1)))
     n_convs = draws.suggest_int("convs", 1, space.convs)
-    width = draws.suggest_int("width", *space.widths, step=STEP)
+    width = draws.suggest_int("width", *space.widths, step=WIDTH_STEP)
     growth = draws.suggest_int("growth", 1, 2)
 
     def conv(block: int, stride: int, *, first: bool) -> Conv:
@@ -132,7 +131,7 @@ def _head(space: Space, draws: Draws, activation: Activation, batch_norm: bool) 
     layers += dropout
     n_dense = draws.suggest_int("dense", 0, space.dense)
     if n_dense:
-        units = draws.suggest_int("units", *space.units, step=STEP)
+        units = draws.suggest_int("units", *space.units, step=WIDTH_STEP)
         for _ in range(n_dense):
             layers += [Dense(layer="dense", units=units, activation=activation, batch_norm=batch_norm), *dropout]
     return layers

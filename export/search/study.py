@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.progress import Progress
 
 from export.costs import measure_cost
-from export.datasets import Dataset, Split, stratified
+from export.datasets import Dataset, Split
 from export.errors import InvalidRecipe, NothingFits
 from export.library import content_key, fingerprint
 from export.recipe import Search, seconds
@@ -90,8 +90,7 @@ def _rows(search: Search, dataset: Dataset, seed: int) -> Split:
         raise InvalidRecipe(
             f"search {search.name!r}: rows: expected {n_classes} to {len(train) - n_classes}, or all, got {search.rows}"
         )
-    _, chosen = stratified(train.y, [search.rows], seed=seed)
-    return Split(train.x[chosen], train.y[chosen])
+    return train.some(search.rows, seed=seed)
 
 
 def _key(search: Search, dataset: Dataset, seed: int) -> str:

@@ -169,3 +169,12 @@ def test_broken_gzip_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "abc.gz").write_bytes(data)
     with pytest.raises(CorruptDataset, match=r"abc\.gz: expected gzip, got"):
         read_file(tmp_path, "abc", SHA256_OF_ABC, "")
+
+
+def test_some_rows_of_a_split_keep_the_classes_shares() -> None:
+    split = load_dataset("digits", seed=0).train
+    some = split.some(100, seed=3)
+    assert len(some) == 100
+    assert set(np.bincount(some.y)) <= {9, 10, 11}
+    np.testing.assert_array_equal(some.x, split.some(100, seed=3).x)
+    assert not np.array_equal(some.x, split.some(100, seed=4).x)

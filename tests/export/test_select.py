@@ -214,3 +214,25 @@ def test_the_same_seed_chooses_the_same() -> None:
     choice = EnsembleChoice(name="e", max_members=3)
     first, second = (select(entries, _same_cost(entries), y, choice, seed=7) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_member_and_its_copy_are_never_taken_together(seed: int) -> None:
+    entries, y = _world([2.0, 1.5, 1.0], n=300, seed=seed)
+    copies = [_entry(f"{entry.name}-copy", entry.answers["validation"], 500) for entry in entries]
+    everyone = [*entries, *copies]
+    chosen = select(everyone, _same_cost(everyone), y, EnsembleChoice(name="e"), seed=seed)
+    assert sum(chosen.members.values()) == pytest.approx(1)
+    for entry, copy in zip(entries, copies, strict=True):
+        assert not {entry.name, copy.name} <= set(chosen.members)
+
+
+def test_leaving_out_never_makes_it_worse_than_the_best_alone() -> None:
+    """Nearly a copy, cheaper and hardly worse: not taken in place of the best one."""
+    entries, y = _world([2.0], n=400)
+    best = entries[0].answers["validation"]
+    nearly = (0.9999 * best + 0.0001 / N_CLASSES).astype(np.float32)
+    chosen = select(
+        [*entries, _entry("nearly", nearly, 100)], {"m0": 9.0, "nearly": 1.0}, y, EnsembleChoice(name="e"), seed=0
+    )
+    assert chosen.log_loss <= chosen.best_alone["log_loss"]

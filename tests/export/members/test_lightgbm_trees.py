@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import lightgbm
@@ -10,9 +9,9 @@ from rich.progress import Progress
 from export.datasets import Dataset, Split
 from export.errors import InvalidRecipe
 from export.members import Task, train_member
-from export.members.network import log_loss
 from export.parity import check_parity
 from export.recipe import Lightgbm
+from tests.export.members.boosted import assert_the_best_rounds_alone
 from tests.export.small import digits, train
 
 LGB = Lightgbm(kind="lightgbm", name="lgb", n_estimators=5, num_leaves=6)
@@ -55,19 +54,7 @@ def test_the_same_seed_gives_the_same_trees() -> None:
 
 def test_early_stopping_keeps_the_best_rounds_trees_alone() -> None:
     dataset = digits()
-    member = train(OVERFITTING, dataset)
-    curve = member.record["curves"]["validation_log_loss"]
-    rounds = member.record["rounds"]
-    assert rounds == int(np.argmin(curve)) + 1
-    assert len(curve) == rounds + 3 < 60
-    answers = member.predict_proba(dataset.validation.x)
-    assert log_loss(answers, dataset.validation.y) == pytest.approx(min(curve), abs=1e-5)
-    graph = member.to_onnx()
-    (trees,) = [node for node in graph.graph.node if node.op_type.startswith("TreeEnsemble")]
-    ids = next(attribute.ints for attribute in trees.attribute if attribute.name == "nodes_treeids")
-    assert len(set(ids)) == 10 * rounds
-    assert check_parity(member, graph, dataset).largest_difference < 1e-5
-    json.dumps(member.record, allow_nan=False)
+    assert_the_best_rounds_alone(train(OVERFITTING, dataset), dataset, patience=3, most=60)
 
 
 def test_two_classes_have_two_columns() -> None:

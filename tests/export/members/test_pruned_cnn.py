@@ -14,7 +14,7 @@ from export.members.surgery import widths
 from export.parity import check_parity
 from export.recipe import Conv, Dense, Flatten, KerasCnn, MaxPool, PrunedCnn
 from tests.export.members.entries import kept, task_with
-from tests.export.small import TREE, digits, train
+from tests.export.small import TREE, train
 
 NET = KerasCnn(
     kind="keras_cnn",
@@ -28,21 +28,6 @@ NET = KerasCnn(
     learning_rate=0.01,
     epochs=3,
 )
-
-
-@pytest.fixture(scope="module", name="dataset")
-def _dataset() -> Dataset:
-    return digits()
-
-
-@pytest.fixture(scope="module", name="entry")
-def _entry(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    return kept(train(NET, dataset), dataset, tmp_path_factory.mktemp("library"))
-
-
-@pytest.fixture(name="task")
-def _task(entry: Entry, dataset: Dataset) -> Task:
-    return task_with(entry, dataset)
 
 
 def _recipe(**changed: Any) -> PrunedCnn:

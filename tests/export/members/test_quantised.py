@@ -17,7 +17,7 @@ from export.parity import check_parity
 from export.recipe import Conv, Dense, Flatten, KerasCnn, MaxPool, Quantised
 from server.session import Session
 from tests.export.members.entries import kept, task_with
-from tests.export.small import TREE, digits, train
+from tests.export.small import TREE, train
 from tests.tiny import coefficients, linear_member
 
 NET = KerasCnn(
@@ -33,21 +33,6 @@ NET = KerasCnn(
     learning_rate=0.01,
     epochs=4,
 )
-
-
-@pytest.fixture(scope="module", name="dataset")
-def _dataset() -> Dataset:
-    return digits()
-
-
-@pytest.fixture(scope="module", name="entry")
-def _entry(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    return kept(train(NET, dataset), dataset, tmp_path_factory.mktemp("library"))
-
-
-@pytest.fixture(name="task")
-def _task(entry: Entry, dataset: Dataset) -> Task:
-    return task_with(entry, dataset)
 
 
 def _recipe(to: str, **changed: Any) -> Quantised:

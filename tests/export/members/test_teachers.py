@@ -4,29 +4,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from export.candidate import Candidate
-from export.convert import OUTPUT
-from export.library import SPLITS, Entry, Library
 from export.members import Task
 from export.members.teachers import COPIES, soft_targets
-from export.parity import check_parity
-from export.recipe import Augment, DecisionTree, KerasCnn
-from server.session import Session
+from export.recipe import Augment
+from tests.export.members.entries import kept
 from tests.export.small import CNN, TREE, digits, train
 
 
-def _entry(recipe: KerasCnn | DecisionTree, folder: Path) -> Entry:
-    dataset = digits()
-    member = train(recipe, dataset)
-    model = member.to_onnx()
-    session = Session(model.SerializeToString(), where=recipe.name)
-    answers = {split: session.run([OUTPUT], {"image": getattr(dataset, split).x})[0] for split in SPLITS}
-    candidate = Candidate(member.name, member.framework, model, check_parity(member, model, dataset))
-    return Library(folder).keep("0" * 16, candidate, answers, {}, {})
-
-
 def test_a_student_is_told_what_the_fused_teachers_answer(tmp_path: Path) -> None:
-    sources = {recipe.name: _entry(recipe, tmp_path) for recipe in (CNN, TREE)}
+    sources = {recipe.name: kept(train(recipe, digits()), digits(), tmp_path) for recipe in (CNN, TREE)}
     task = Task(digits(), 5, Progress(console=Console(quiet=True)), sources)
     train_split = task.dataset.train
     student = CNN.model_copy(update={"name": "student", "teachers": ["cnn", "tree"], "teachers_share": 0.75})

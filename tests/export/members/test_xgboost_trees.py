@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import xgboost
@@ -8,8 +6,7 @@ from rich.progress import Progress
 
 from export.errors import InvalidRecipe
 from export.members import Task, train_member
-from export.members.network import log_loss
-from export.parity import check_parity
+from tests.export.members.boosted import assert_the_best_rounds_alone
 from tests.export.small import XGB, digits, train
 
 OVERFITTING = XGB.model_copy(update={"n_estimators": 40, "learning_rate": 0.9, "early_stopping": 2})
@@ -40,19 +37,7 @@ def test_it_is_xgboosts_classifier() -> None:
 
 def test_early_stopping_keeps_the_best_rounds_trees_alone() -> None:
     dataset = digits()
-    member = train(OVERFITTING, dataset)
-    curve = member.record["curves"]["validation_log_loss"]
-    rounds = member.record["rounds"]
-    assert rounds == int(np.argmin(curve)) + 1
-    assert len(curve) == rounds + 2 < 40
-    answers = member.predict_proba(dataset.validation.x)
-    assert log_loss(answers, dataset.validation.y) == pytest.approx(min(curve), abs=1e-5)
-    graph = member.to_onnx()
-    (trees,) = [node for node in graph.graph.node if node.op_type.startswith("TreeEnsemble")]
-    ids = next(attribute.ints for attribute in trees.attribute if attribute.name == "nodes_treeids")
-    assert len(set(ids)) == 10 * rounds
-    assert check_parity(member, graph, dataset).largest_difference < 1e-5
-    json.dumps(member.record, allow_nan=False)
+    assert_the_best_rounds_alone(train(OVERFITTING, dataset), dataset, patience=2, most=40)
 
 
 def test_splits_are_all_trees_inner_nodes() -> None:
