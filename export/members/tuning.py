@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
 from export.adapt import member_of
-from export.datasets import Split, stratified
+from export.datasets import Split
 from export.errors import InvalidRecipe
 from export.fit import fit_temperature
 from export.formats.source import Source
@@ -92,8 +92,12 @@ def search_grid(recipe: SklearnTree, model: Any, task: Task) -> tuple[SklearnTre
     total = tune.folds * _n_candidates(tune)
     shown = task.progress.add_task(f"{recipe.name}: tuning", total=total)
     search = _grid_search(tune, model, _Scorer(task.progress, shown), task.seed)
-    # In threads, as scikit-learn's trees let go of Python's lock while they grow: a core a fit.
-    with refusals(recipe.name, ValueError), joblib.parallel_config(backend="threading", n_jobs=-1):
+    # In threads, as scikit-learn's trees let go of Python's lock while they grow: a core a tree. Forests grow theirs in
+    # threads of their own; in those of a search they would take each other's filters of warnings for their own.
+    forest = not isinstance(recipe, DecisionTree)
+    if forest:
+        model.set_params(n_jobs=-1)
+    with refusals(recipe.name, ValueError), joblib.parallel_config(backend="threading", n_jobs=1 if forest else -1):
         search.fit(flat(rows), rows.y)
     task.progress.update(shown, completed=total)
     return _chosen(recipe, type(search).__name__, "calibrated_log_loss", rows, _of_grid(search.cv_results_, tune))
@@ -129,6 +133,8 @@ class _Scorer:
     def __call__(self, model: Any, rows: NDArray[np.float32], y: NDArray[np.int64]) -> float:
         # Halving starts on so few rows that a model may not have seen every class.
         answers = np.zeros((len(rows), 1 + max(y.max(), model.classes_.max())), dtype=np.float32)
+        if hasattr(model, "n_jobs"):
+            model.set_params(n_jobs=None)  # threads sum a forest's answer in any order, and its last digits change
         answers[:, model.classes_] = model.predict_proba(rows)
         temperature = np.array([fit_temperature(answers, y)], dtype=np.float32)
         self._progress.advance(self._shown)
@@ -248,8 +254,7 @@ def _rows_to_search(name: str, tune: GridSearch | TrialSearch, task: Task, *, at
     chosen = train
     if tune.rows is not None and tune.rows < len(train):
         with refusals(name, ValueError):
-            share = stratified(train.y, [tune.rows], seed=task.seed)[1]
-        chosen = Split(train.x[share], train.y[share])
+            chosen = train.some(tune.rows, seed=task.seed)
     fewest = int(np.bincount(chosen.y).min())
     if fewest < at_least:
         raise InvalidRecipe(
