@@ -47,9 +47,9 @@ converters: $(DEV)/.installed ## Try every kind of model, and write the table of
 	$(DEV)/bin/python -m bench.converters
 
 lock: ## Resolve the locks anew (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header pyproject.toml -o $(LOCKS)/serve.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header pyproject.toml --extra dev -c $(LOCKS)/serve.txt -o $(LOCKS)/dev.txt
-	echo 'setuptools' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header - -o $(LOCKS)/build.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -c $(LOCKS)/serve.txt -o $(LOCKS)/dev.txt
+	echo 'setuptools' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o $(LOCKS)/build.txt
 
 clean: ## Remove the environments and caches
 	rm -rf .venv *.egg-info build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
