@@ -8,11 +8,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from server.contract import check_final_estimator, check_member, n_gates, pair_inputs
 from server.errors import InvalidRepository, MemberFailed
-from server.fusion import STRATEGIES
-from server.manifest import GATES_INPUT, REPORT_FILE, InputSpec, Manifest, MemberSpec
-from server.rows import Rows, split_rows
-from server.session import TYPES, Session, TensorSpec, shown_shape
+from server.fusion import BY_TASK, CASCADE, STACKING
+from server.manifest import (
+    ANSWERS_INPUT,
+    GATES_INPUT,
+    REPORT_FILE,
+    STACK_INPUT,
+    CascadeSpec,
+    FinalEstimatorSpec,
+    Manifest,
+    Task,
+)
+from server.rows import ELEMENTS, Rows, split_rows
+from server.session import Session, Stop
 
 SUM_TOLERANCE = 1e-3
 """How far a member's probabilities may sum from 1, and one of them lie below 0: some converters leave it at that."""
@@ -41,13 +51,21 @@ class Ensemble:
         self.verified = verified
         """Whether its files are those that were published, by their hashes, and its recorded answers are replayed."""
         self.names = [member.name for member in manifest.members]
+        self.strategies = offered_strategies(manifest)
+        """By name, those that a request may ask for."""
         self.temperatures = np.array([member.temperature for member in manifest.members], dtype=np.float32)
         self._weights = {
             strategy: np.array([member.weights.get(strategy, 1.0) for member in manifest.members], dtype=np.float64)
-            for strategy in STRATEGIES
+            for strategy in self.strategies
         }
-        graphs = graphs or open_graphs(manifest.members, files, where=where, threads=threads)
-        self._graphs = [_Graph(manifest, name, session) for name, session in graphs.items()]
+        graphs = graphs or open_graphs(graph_files(manifest), files, where=where, threads=threads)
+        by_file = {member.file: graphs[member.file] for member in manifest.members}
+        self._graphs = [_Graph(manifest, name, session) for name, session in by_file.items()]
+        estimator = manifest.final_estimator
+        self.final_estimator = (
+            None if estimator is None else FinalEstimator(estimator, manifest, graphs[estimator.file])
+        )
+        """Makes one answer of those of all members; None if there is none."""
         self.report = _parse_report(files[REPORT_FILE], f"{where}/{REPORT_FILE}") if REPORT_FILE in files else None
 
     def weights(self, strategy: str) -> NDArray[np.float64]:
@@ -55,26 +73,50 @@ class Ensemble:
         return self._weights[strategy]
 
     def run(self, rows: Rows, members: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Probabilities `(len(members), n_samples, n_classes)` of these members, all by default, in this order.
+        """Answers `(len(members), n_samples, n_outputs)` of these members, all by default, in this order.
 
         `rows` is `(n_samples, *shape)`, or a table's `(n_samples,)`; see `server.rows`. A member that is not asked for
         costs nothing. Raises MemberFailed if a graph raises, or answers another shape or something that is no
-        distribution.
+        distribution; of a regression, no number.
         """
         chosen = range(len(self.names)) if members is None else members
-        answer = np.empty((len(chosen), len(rows), len(self.manifest.classes)), dtype=np.float32)
-        for graph in self._graphs:
-            graph.run(rows, chosen, answer)
-        if not are_distributions(answer):
-            self._refuse(answer, chosen)
+        answer, valid = self.ask(rows, chosen)
+        if not valid.all():
+            self._refuse(answer, valid, chosen)
         return answer
 
-    def _refuse(self, answer: NDArray[np.float32], chosen: Sequence[int]) -> None:
-        member, number = next(place for place in np.ndindex(answer.shape[:2]) if not are_distributions(answer[place]))
+    def ask(
+        self, rows: Rows, members: Sequence[int], stop: Stop | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """As `run`, and with it which answers `(len(members), n_samples)` are what answers have to be.
+
+        Raises MemberFailed if a graph raises, is stopped, or answers another shape.
+        """
+        answer = np.empty((len(members), len(rows), len(self.manifest.outputs)), dtype=np.float32)
+        for graph in self._graphs:
+            graph.run(rows, members, answer, stop)
+        return answer, are_valid(answer, self.manifest.task)
+
+    def _refuse(self, answer: NDArray[np.float32], valid: NDArray[np.bool_], chosen: Sequence[int]) -> None:
+        member, number = np.argwhere(~valid)[0]
         row = on_one_line(answer[member, number])
+        expected = "a distribution" if self.manifest.task == "classification" else "numbers"
         raise MemberFailed(
-            f"{self.where}: member {self.names[chosen[member]]!r}: expected a distribution, got for row {number} {row}"
+            f"{self.where}: member {self.names[chosen[member]]!r}: expected {expected}, got for row {number} {row}"
         )
+
+
+class Describes(Protocol):
+    """A manifest that is complete, or one that is not yet."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def members(self) -> Sequence["NamesFile"]: ...
+    @property
+    def final_estimator(self) -> FinalEstimatorSpec | None: ...
+    @property
+    def cascade(self) -> CascadeSpec | None: ...
 
 
 class NamesFile(Protocol):
@@ -84,11 +126,22 @@ class NamesFile(Protocol):
     def file(self) -> str: ...
 
 
+def graph_files(manifest: Describes) -> list[str]:
+    """The files that hold its graphs."""
+    estimator = [manifest.final_estimator.file] if manifest.final_estimator else []
+    return list(dict.fromkeys([*(member.file for member in manifest.members), *estimator]))
+
+
+def offered_strategies(manifest: Describes) -> list[str]:
+    """Those that a request may name: the pools of its task, and what the manifest has what it takes for."""
+    pools = [name for name in BY_TASK[manifest.task] if name != STACKING or manifest.final_estimator]
+    return [*pools, CASCADE] if manifest.cascade else pools
+
+
 def open_graphs(
-    members: Iterable[NamesFile], files: Mapping[str, bytes], *, where: str, threads: int = 1
+    names: Iterable[str], files: Mapping[str, bytes], *, where: str, threads: int = 1
 ) -> dict[str, Session]:
-    """A session for each file that the members name. Raises InvalidRepository."""
-    names = dict.fromkeys(member.file for member in members)
+    """A session for each of these files. Raises InvalidRepository."""
     return {name: Session(files[name], where=f"{where}/{name}", threads=threads) for name in names}
 
 
@@ -97,10 +150,46 @@ def on_one_line(row: NDArray[np.floating]) -> str:
     return np.array2string(row, precision=4, threshold=10, max_line_width=sys.maxsize)
 
 
+def are_valid(answers: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
+    """Which of the rows `(…, n_outputs)` are, but for rounding, probabilities that sum to 1; of a regression, numbers."""
+    if task == "regression":
+        return np.asarray(np.isfinite(answers).all(axis=-1))
+    off = np.abs(answers.sum(axis=-1) - 1)  # NaN compares as false
+    return np.asarray((off <= SUM_TOLERANCE) & (answers.min(axis=-1) >= -SUM_TOLERANCE))
+
+
 def are_distributions(probabilities: NDArray[np.float32]) -> bool:
-    """Whether all of `(…, n_classes)` are, but for rounding, probabilities that sum to 1; NaN is none."""
-    off = np.abs(probabilities.sum(axis=-1) - 1)
-    return bool(off.max(initial=0) <= SUM_TOLERANCE and probabilities.min(initial=0) >= -SUM_TOLERANCE)
+    """Whether all of the rows `(…, n_classes)` are."""
+    return bool(are_valid(probabilities, "classification").all())
+
+
+class FinalEstimator:
+    """The learned combiner of stacking. Raises InvalidRepository if the session cannot be it."""
+
+    def __init__(self, spec: FinalEstimatorSpec, manifest: Manifest, session: Session) -> None:
+        check_final_estimator(spec, manifest, session)
+        self._session, self._output = session, spec.output
+        self._feeds: dict[str, NDArray[Any]] = {}
+        # A packed graph has the members too: it gets no rows for them, and shut gates.
+        for tensor in manifest.inputs:
+            if tensor.name in session.inputs:
+                self._feeds[tensor.name] = np.empty((0, *tensor.shape), dtype=ELEMENTS[tensor.datatype])
+        if GATES_INPUT in session.inputs.keys() | session.optional_inputs.keys():
+            self._feeds[GATES_INPUT] = np.zeros(n_gates(session), dtype=np.bool_)
+        if STACK_INPUT in session.inputs.keys() | session.optional_inputs.keys():
+            self._feeds[STACK_INPUT] = np.ones(1, dtype=np.bool_)
+
+    def __call__(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """From `(n_members, n, n_outputs)` to `(n, n_outputs)`. Raises MemberFailed, also over what is no answer."""
+        feeds = {**self._feeds, ANSWERS_INPUT: np.ascontiguousarray(answers)}
+        (stacked,) = self._session.run([self._output], feeds)
+        if stacked.shape != answers.shape[1:] or not are_valid(stacked, "classification").all():
+            raise MemberFailed(
+                f"{self._session.where}: final_estimator: expected distributions of shape {answers.shape[1:]}, "
+                f"got shape {stacked.shape}"
+                + (": NaN, or no distribution" if stacked.shape == answers.shape[1:] else "")
+            )
+        return stacked
 
 
 class _Graph:
@@ -110,25 +199,28 @@ class _Graph:
         self._session = session
         self._members = {index: spec for index, spec in enumerate(manifest.members) if spec.file == name}
         for spec in self._members.values():
-            _check_contract(spec, manifest, session)
+            check_member(spec, manifest, session)
         # The manifest has it that all of a file's members have a gate, or none.
         gated = next(iter(self._members.values())).gate is not None
-        self._inputs = {spec.name: tensor for tensor, spec in _pair(manifest.inputs, session, gated=gated).items()}
-        self._n_gates = _n_gates(session) if gated else None
+        self._inputs = {
+            spec.name: tensor for tensor, spec in pair_inputs(manifest.inputs, session, gated=gated).items()
+        }
+        self._n_gates = n_gates(session) if gated else None
+        self._shut = {STACK_INPUT: np.zeros(1, dtype=np.bool_)} if STACK_INPUT in session.optional_inputs else {}
 
-    def run(self, rows: Rows, chosen: Sequence[int], answer: NDArray[np.float32]) -> None:
+    def run(self, rows: Rows, chosen: Sequence[int], answer: NDArray[np.float32], stop: Stop | None = None) -> None:
         """Run those of the `chosen` members that are in this file, and write what they answer to their places."""
         wanted = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
         if not wanted:
             return
-        feeds = {self._inputs[name]: tensor for name, tensor in split_rows(rows, self._inputs).items()}
+        feeds = {self._inputs[name]: tensor for name, tensor in split_rows(rows, self._inputs).items()} | self._shut
         expected = answer.shape[1:]
         if self._n_gates is not None:
             gates = feeds[GATES_INPUT] = np.zeros(self._n_gates, dtype=np.bool_)
             gates[[spec.gate for _, spec in wanted if spec.gate is not None]] = True
             expected = (self._n_gates, *expected)
         names = list(dict.fromkeys(spec.output for _, spec in wanted))
-        outputs = dict(zip(names, self._session.run(names, feeds), strict=True))
+        outputs = dict(zip(names, self._session.run(names, feeds, stop), strict=True))
         for place, spec in wanted:
             output = outputs[spec.output]
             if output.shape != expected:
@@ -145,62 +237,3 @@ def _parse_report(data: bytes, where: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise InvalidRepository(f"{where}: not JSON: {exc}") from exc
-
-
-def _n_gates(session: Session) -> int:
-    gates = session.inputs.get(GATES_INPUT) or session.optional_inputs[GATES_INPUT]
-    return int(gates.shape[0] or 0)
-
-
-def _check_contract(member: MemberSpec, manifest: Manifest, session: Session) -> None:
-    """Raise InvalidRepository unless the session's tensors are what the manifest promises for this member."""
-    where = f"{session.where}: member {member.name!r}"
-    _check_inputs(where, manifest.inputs, member, session)
-    output = session.outputs.get(member.output)
-    if output is None:
-        raise InvalidRepository(f"{where}: expected an output {member.output!r}, got {sorted(session.outputs)}")
-    n_gates = () if member.gate is None else (_n_gates(session),)
-    _check_tensor(where, output, "tensor(float)", (*n_gates, None, len(manifest.classes)))
-
-
-def _check_inputs(where: str, specs: Sequence[InputSpec], member: MemberSpec, session: Session) -> None:
-    inputs = dict(session.inputs)
-    pairs = _pair(specs, session, gated=member.gate is not None)
-    for name, spec in pairs.items():
-        _check_tensor(where, inputs.pop(name), TYPES[spec.datatype], (None, *spec.shape))
-    if member.gate is not None:
-        gates = inputs.pop(GATES_INPUT, None) or session.optional_inputs.get(GATES_INPUT)
-        if gates is None or gates.type != "tensor(bool)" or len(gates.shape) != 1 or gates.shape[0] is None:
-            raise InvalidRepository(f"{where}: has a gate, but the graph has no input {GATES_INPUT!r} of booleans")
-        if member.gate >= gates.shape[0]:
-            raise InvalidRepository(f"{where}: gate {member.gate} is not below the graph's {gates.shape[0]} gates")
-    if not pairs:
-        raise InvalidRepository(
-            f"{where}: expected {_one_of([spec.name for spec in specs])}, got {sorted(session.inputs)}"
-        )
-    if inputs:
-        raise InvalidRepository(f"{where}: the graph wants inputs that nobody gives: {sorted(inputs)}")
-
-
-def _pair(specs: Sequence[InputSpec], session: Session, *, gated: bool) -> dict[str, InputSpec]:
-    """By name of the graph's tensor: the input that it reads. Of one input on either side, the name does not matter."""
-    own = [name for name in session.inputs if not (gated and name == GATES_INPUT)]
-    if len(specs) == len(own) == 1:
-        return {own[0]: specs[0]}
-    return {spec.name: spec for spec in specs if spec.name in own}
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"an input {names[0]!r}" if len(names) == 1 else f"some of the inputs {', '.join(names)}"
-
-
-def _check_tensor(where: str, tensor: TensorSpec, type_: str, shape: tuple[int | None, ...]) -> None:
-    """The batch dimension must be free; another free one is let through: the test vectors will tell."""
-    fits = len(tensor.shape) == len(shape) and all(
-        got is None if want is None else got in (want, None) for got, want in zip(tensor.shape, shape, strict=True)
-    )
-    if tensor.type != type_ or not fits:
-        raise InvalidRepository(
-            f"{where}: expected {tensor.name!r} to be {type_} of shape {shown_shape(shape)}, "
-            f"got {tensor.type} of shape {shown_shape(tensor.shape)}"
-        )

@@ -11,6 +11,7 @@
     │   └── NotReady
     ├── DeadlineExceeded
     ├── MemberFailed            a model raised, or answered something that is no distribution
+    │   └── QuorumMissed        … and too few others are left to answer
     ├── InternalError           a fault of ours: the detail is logged and never sent
     └── InvalidRepository       the model repository cannot be served: stops the start
 
@@ -74,6 +75,10 @@ class DeadlineExceeded(CommitteeError):
 
 class MemberFailed(CommitteeError):
     code = "member_failed"
+
+
+class QuorumMissed(MemberFailed):
+    """The message names members and reasons, and nothing of files."""
 
 
 class InternalError(CommitteeError):

@@ -1,29 +1,40 @@
-"""The fusion strategies: pure functions from the members' probabilities to one answer.
+"""The fusion strategies: pure functions from the members' answers to one answer.
 
 Each takes `probabilities (n_members, n_samples, n_classes) float32`, whose rows sum to 1, and `weights (n_members,)
-float32`, which sum to 1, and returns a `Fused`. To add a strategy, write such a function and give it a line in
-`STRATEGIES`; everything else (options, documentation, evaluation, metrics) reads the dict.
+float32`, which sum to 1, and returns a `Fused`; those of a regression take the members' values `(n_members, n_samples,
+n_targets)`. To add a strategy, write such a function and give it a line in `STRATEGIES` or `REGRESSION`; everything
+else (options, documentation, evaluation, metrics) reads the dicts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.manifest import Task
+
 FLOOR = np.float32(1e-7)
 """Probabilities are raised to this before a logarithm: decision trees answer exact zeros."""
+STACKING, CASCADE = "stacking", "cascade"
+"""The cascade is no function of all members' answers: `server.predicting` runs it, by the strategies here."""
 TIE = 1e-6
 """Vote shares closer than this are a tie: sums of float32 weights differ in the last digits."""
 
 
+FinalEstimator = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From the answers of all members `(n_members, n_samples, n_classes)` to one, `(n_samples, n_classes)`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fused:
+    """One answer a row."""
+
     probabilities: NDArray[np.float32]
-    """`(n_samples, n_classes)`, rows sum to 1."""
+    """`(n_samples, n_classes)`, rows sum to 1. Of a regression: the values `(n_samples, n_targets)`."""
     labels: NDArray[np.intp]
-    """`(n_samples,)`, indices into the classes."""
+    """`(n_samples,)`, indices into the classes. Of a regression: zeros."""
 
 
 def average(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
@@ -71,13 +82,40 @@ def maximum(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) ->
     return by_highest(_normalise(probabilities.max(axis=0)))
 
 
+def stacking(probabilities: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """What the final estimator, fitted to the members' answers, makes of them (Wolpert 1992)."""
+    return _linear_pool(probabilities, weights)
+
+
+def mean(values: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Mean of the members' values."""
+    return _by_value(weighted_sum(weights, values))
+
+
+def weighted_mean(values: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Weighted mean of the members' values (scikit-learn's VotingRegressor)."""
+    return _by_value(weighted_sum(weights, values))
+
+
+def median_value(values: NDArray[np.float32], weights: NDArray[np.float32]) -> Fused:
+    """Median of the members' values; deaf to one wild member."""
+    return _by_value(np.median(values, axis=0).astype(np.float32))
+
+
+Reads = Literal["members", "calibrated", "final_estimator"]
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     combine: Callable[[NDArray[np.float32], NDArray[np.float32]], Fused]
     weights: Literal["equal", "optional", "fitted"]
     """`equal`: takes none. `optional`: a request's, else equal ones. `fitted`: a request's, else the manifest's."""
-    calibrated: bool = False
-    """Whether it combines calibrated probabilities, or the members' own."""
+    reads: Reads = "members"
+    """What it combines: the members' own answers, calibrated ones, or the one answer of the final estimator."""
+
+    @property
+    def calibrated(self) -> bool:
+        return self.reads == "calibrated"
 
     @property
     def summary(self) -> str:
@@ -88,10 +126,17 @@ STRATEGIES: dict[str, Strategy] = {
     "average": Strategy(average, weights="equal"),
     "weighted": Strategy(weighted, weights="fitted"),
     "vote": Strategy(vote, weights="optional"),
-    "log_linear": Strategy(log_linear, weights="fitted", calibrated=True),
+    "log_linear": Strategy(log_linear, weights="fitted", reads="calibrated"),
     "median": Strategy(median, weights="equal"),
     "max": Strategy(maximum, weights="equal"),
+    STACKING: Strategy(stacking, weights="equal", reads="final_estimator"),
 }
+REGRESSION: dict[str, Strategy] = {
+    "mean": Strategy(mean, weights="equal"),
+    "weighted": Strategy(weighted_mean, weights="fitted"),
+    "median": Strategy(median_value, weights="equal"),
+}
+BY_TASK: Mapping[Task, Mapping[str, Strategy]] = {"classification": STRATEGIES, "regression": REGRESSION}
 
 
 def fuse(
@@ -100,13 +145,20 @@ def fuse(
     *,
     weights: NDArray[np.floating] | None = None,
     temperatures: NDArray[np.float32] | None = None,
+    final_estimator: FinalEstimator | None = None,
+    task: Task = "classification",
 ) -> Fused:
-    """Combine `probabilities (n_members, n_samples, n_classes)` by the strategy of this name.
+    """Combine `probabilities (n_members, n_samples, n_classes)` by the strategy of this name and task.
 
     `weights (n_members,)` may have any scale and default to equal ones; `temperatures (n_members,)` default to 1 and
-    count only for strategies that combine calibrated probabilities.
+    count only for strategies that combine calibrated probabilities. Raises ValueError if the strategy wants a
+    `final_estimator` and gets none.
     """
-    rule = STRATEGIES[strategy]
+    rule = BY_TASK[task][strategy]
+    if rule.reads == "final_estimator":
+        if final_estimator is None:
+            raise ValueError(f"strategy {strategy!r} expects a final estimator, got none")
+        return rule.combine(final_estimator(probabilities)[None], np.ones(1, dtype=np.float32))
     shares = normalise_weights(np.ones(len(probabilities)) if weights is None else weights)
     if rule.calibrated and temperatures is not None:
         probabilities = calibrate(probabilities, temperatures)
@@ -142,6 +194,10 @@ def _linear_pool(probabilities: NDArray[np.float32], weights: NDArray[np.float32
 def by_highest(probabilities: NDArray[np.float32]) -> Fused:
     """An answer whose labels are the classes of highest probability."""
     return Fused(probabilities, probabilities.argmax(axis=1))
+
+
+def _by_value(values: NDArray[np.float32]) -> Fused:
+    return Fused(values, np.zeros(len(values), dtype=np.intp))
 
 
 def _normalise(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,29 +9,37 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from server.errors import InvalidRepository
 from server.manifest import (
     GATES_INPUT,
     NAME_PATTERN,
     REPLAY_TOLERANCE,
+    CascadeSpec,
     ClassNames,
     Cost,
     FileName,
     FileSpec,
+    FinalEstimatorSpec,
     Gate,
     InputSpec,
     Manifest,
     MemberSpec,
     Name,
+    OnFailure,
+    Quorum,
     RowLimit,
+    TargetNames,
+    Task,
     Temperature,
     Tolerance,
     VersionNumber,
     Weight,
+    check_outputs,
+    fill_in_strategy,
 )
 from server.session import TYPES, Session, TensorSpec
 from server.toml import Table, parse_toml
@@ -59,15 +67,31 @@ class Draft(Table):
     format: Literal[1] = 1
     name: Name | None = None
     version: VersionNumber | None = None
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     description: str = ""
     created: str = ""
-    default_strategy: str = "average"
+    default_strategy: str = ""
+    on_failure: OnFailure = "degrade"
+    quorum: Quorum | None = None
     max_batch_size: RowLimit = 4096
-    classes: ClassNames
+    classes: ClassNames = Field(default_factory=list)
+    targets: TargetNames = Field(default_factory=list)
     inputs: Annotated[list[InputSpec] | None, Field(min_length=1, max_length=4096)] = None
     """None: those that all graphs agree on."""
     members: Annotated[list[DraftMember], Field(min_length=1, max_length=256)]
+    final_estimator: FinalEstimatorSpec | None = None
+    cascade: CascadeSpec | None = None
+
+    _filled_in = model_validator(mode="before")(fill_in_strategy)
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes or self.targets)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_outputs(self.task, self.classes, self.targets)
+        return self
 
 
 def is_hand_made(data: bytes) -> bool:
@@ -99,7 +123,7 @@ def resolve(
 
     Raises InvalidRepository, naming `where` (the manifest's path) or the graph: what cannot be told, and what to do.
     """
-    members = [_complete(member, graphs[member.file], len(draft.classes)) for member in draft.members]
+    members = [_complete(member, graphs[member.file], draft) for member in draft.members]
     said = draft.model_dump(exclude={"name", "version", "inputs", "members"})
     try:
         return Manifest(
@@ -127,32 +151,45 @@ def infer_inputs(members: Iterable[MemberSpec], graphs: Mapping[str, Session], *
     return [_infer_input(tensor, graphs[first].where) for tensor in expected]
 
 
-def _complete(member: DraftMember, graph: Session, n_classes: int) -> MemberSpec:
+def _complete(member: DraftMember, graph: Session, draft: Draft) -> MemberSpec:
     name = member.name or PurePath(member.file).stem
     if not re.fullmatch(NAME_PATTERN, name):
         raise InvalidRepository(
             f"{graph.where}: {name!r} cannot be a member's name, so say one: name = … (letters, digits, _ and -)"
         )
-    output = infer_output(graph, n_classes, said=member.output, gated=member.gate is not None)
+    output = infer_output(graph, draft.n_outputs, task=draft.task, said=member.output, gated=member.gate is not None)
     return MemberSpec(**member.model_dump(exclude={"name", "output"}), name=name, output=output)
 
 
-def infer_output(graph: Session, n_classes: int, *, said: str | None = None, gated: bool = False) -> str:
-    """The one output `(n, n_classes)` of floats, or the one said. Raises InvalidRepository, with advice, if none is."""
+def infer_output(
+    graph: Session,
+    n_outputs: int,
+    *,
+    task: Task = "classification",
+    said: str | None = None,
+    gated: bool = False,
+) -> str:
+    """The one output `(n, n_outputs)` of floats, or the one said. Raises InvalidRepository, with advice, if none is."""
     if said is not None and (gated or said not in graph.outputs):
         return said  # the ensemble looks whether it is right
     if gated:
         raise InvalidRepository(f"{graph.where}: expected a member with a gate to say its output")
     outputs = list(graph.outputs.values()) if said is None else [graph.outputs[said]]
     # Converters may leave the number of classes open; what the graph answers is looked at later.
-    fits = [out for out in outputs if _is_float(out) and out.shape == (None, n_classes)] or [
+    fits = [out for out in outputs if _is_float(out) and out.shape == (None, n_outputs)] or [
         out for out in outputs if _is_float(out) and out.shape == (None, None)
     ]
     if len(fits) != 1:
-        advice = "; say which is meant: output = …" if fits else _advice(outputs, n_classes)
+        meant = {
+            "classification": f"the probabilities of the {n_outputs} classes",
+            "regression": f"the values of the {n_outputs} targets" if n_outputs > 1 else "the value of the target",
+        }
+        advice = "; say which is meant: output = …" if fits else ""
+        if not fits and task == "classification":
+            advice = _advice(outputs, n_outputs)
         raise InvalidRepository(
-            f"{graph.where}: expected just one output tensor(float) [n, {n_classes}], the probabilities of the "
-            f"{n_classes} classes; got {_listed(outputs)}{advice}"
+            f"{graph.where}: expected just one output tensor(float) [n, {n_outputs}], {meant[task]}; "
+            f"got {_listed(outputs)}{advice}"
         )
     return fits[0].name
 

@@ -1,6 +1,6 @@
 """The manifest `ensemble.toml`: the contract between what publishes an ensemble and what serves it."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -13,10 +13,16 @@ VECTORS_FILE = "vectors.npz"
 REPORT_FILE = "report.json"
 GATES_INPUT = "members"
 """The boolean input `(n_members,)` of a packed graph: which members are to run."""
+ANSWERS_INPUT = "answers"
+"""The input `(n_members, n, n_classes)` of a final estimator: what the members have answered."""
+STACK_INPUT = "stack"
+"""The boolean input `(1,)` of a packed graph: whether its final estimator is to run."""
 
 REPLAY_TOLERANCE = 1e-4
 """How far a replayed test vector may lie from the recorded probability: processors differ in their last digits."""
-RESERVED_INPUTS = frozenset({GATES_INPUT, "weights", "member_probabilities", "probabilities"})
+RESERVED_INPUTS = frozenset(
+    {GATES_INPUT, ANSWERS_INPUT, STACK_INPUT, "weights", "member_probabilities", "probabilities", "stacked"}
+)
 """Names that tensors of a packed graph, or arrays of the test vectors, have already."""
 
 
@@ -36,7 +42,13 @@ InputName = Annotated[
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 VersionNumber = Annotated[int, Field(ge=1, lt=10**9)]
-ClassNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2)]
+Task = Literal["classification", "regression"]
+OnFailure = Literal["fail", "degrade"]
+OutputName = Annotated[str, Field(min_length=1, max_length=256)]
+ClassNames = Annotated[list[OutputName], Field(min_length=2)]
+TargetNames = Annotated[list[OutputName], Field(min_length=1, max_length=4096)]
+Quorum = Annotated[int, Field(ge=1, le=256)]
+Threshold = Annotated[float, Field(ge=0, le=1)]
 RowLimit = Annotated[int, Field(ge=1, le=1 << 16)]
 Gate = Annotated[int, Field(ge=0, lt=1 << 16)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -103,10 +115,69 @@ class MemberSpec(Table):
     last digits; where a member is quantised, these can move a value by a whole step."""
 
 
+class FinalEstimatorSpec(Table):
+    """The learned combiner of stacking: an output `(n, n_classes)` of a graph that reads `answers`.
+
+    Other inputs of the graph are the ensemble's, which get no rows, and the gates of a packed one, which are shut.
+    """
+
+    file: FileName
+    output: str
+
+
+class StageSpec(Table):
+    members: Annotated[list[Name], Field(min_length=1)]
+    threshold: Threshold = 1.0
+    """A row whose answer is at least so sure stops here; in the last stage every row does."""
+
+
+class CascadeSpec(Table):
+    """Members in stages, cheap ones first: a row goes on to the next only while its answer is not sure enough.
+
+    The answer of a stage is the fusion of all members that have run by then (Wang et al. 2021, Wisdom of Committees).
+    """
+
+    strategy: str
+    """Which fuses the members of the stages."""
+    measure: Literal["confidence", "agreement"] = "confidence"
+    """How sure an answer is: the probability of its label, or the share of the members that say the same."""
+    tolerance: Threshold | None = None
+    """Share of rows by which its accuracy on the fitted rows may lie below that of all members."""
+    stages: Annotated[list[StageSpec], Field(min_length=2, max_length=256)]
+
+
 class FileSpec(Table):
     name: FileName
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0, lt=1 << 48)]
+
+
+def fill_in_strategy(said: Any) -> Any:
+    """With the default strategy of the task, where a manifest names none."""
+    if not isinstance(said, dict) or "default_strategy" in said:
+        return said
+    return {**said, "default_strategy": "mean" if said.get("task") == "regression" else "average"}
+
+
+def check_outputs(task: Task, classes: list[str], targets: list[str]) -> None:
+    """Raises ValueError unless a classification has classes, a regression targets, and neither the other's."""
+    wanted, own, other, strange = (
+        ("classes", classes, "targets", targets)
+        if task == "classification"
+        else ("targets", targets, "classes", classes)
+    )
+    if not own:
+        raise ValueError(f"{wanted}: Field required: a {task} has {wanted}")
+    if strange:
+        raise ValueError(f"{other}: a {task} has none, but {wanted}; got {len(strange)}")
+
+
+def _check_stages(cascade: CascadeSpec, names: list[str]) -> None:
+    staged = [name for stage in cascade.stages for name in stage.members]
+    if unknown := [name for name in staged if name not in names]:
+        raise ValueError(f"cascade: expected members of the ensemble, {', '.join(names)}; got {unknown[0]!r}")
+    if twice := first_repeated(staged):
+        raise ValueError(f"cascade: member {twice!r} is in more than one stage")
 
 
 class Manifest(Table):
@@ -119,21 +190,40 @@ class Manifest(Table):
     """The version of the manifest's format."""
     name: Name
     version: VersionNumber
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     description: str = ""
     created: str = ""
-    default_strategy: str = "average"
+    default_strategy: str = ""
+    """If it is not said, `average`; of a regression, `mean`."""
+    on_failure: OnFailure = "degrade"
+    """What becomes of a request when a member fails or is late: an error, or the answer of the others."""
+    quorum: Quorum | None = None
+    """The least number of members that make an answer; None: a majority of those that are asked."""
     max_batch_size: RowLimit = 4096
     """The most rows that one request may hold."""
-    classes: ClassNames
+    classes: ClassNames = Field(default_factory=list)
+    """Of a classification, two at least."""
+    targets: TargetNames = Field(default_factory=list)
+    """Of a regression: the names of the numbers that it predicts."""
     inputs: Annotated[list[InputSpec], Field(min_length=1, max_length=4096)]
     members: Annotated[list[MemberSpec], Field(min_length=1, max_length=256)]
+    final_estimator: FinalEstimatorSpec | None = None
+    cascade: CascadeSpec | None = None
     files: Annotated[list[FileSpec], Field(min_length=1)]
+
+    _filled_in = model_validator(mode="before")(fill_in_strategy)
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the columns of an answer stand for: classes, or targets."""
+        return self.classes or self.targets
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        check_outputs(self.task, self.classes, self.targets)
         for what, values in (
             ("classes", self.classes),
+            ("targets", self.targets),
             ("inputs", [spec.name for spec in self.inputs]),
             ("members", [member.name for member in self.members]),
             ("files", [file.name for file in self.files]),
@@ -144,6 +234,12 @@ class Manifest(Table):
         for member in self.members:
             if member.file not in listed:
                 raise ValueError(f"member {member.name!r}: its file {member.file!r} is not among the files")
+        if self.final_estimator is not None and self.final_estimator.file not in listed:
+            raise ValueError(f"final_estimator: its file {self.final_estimator.file!r} is not among the files")
+        if self.task == "regression" and (self.final_estimator is not None or self.cascade is not None):
+            raise ValueError("a regression has neither a final_estimator nor a cascade")
+        if self.cascade is not None:
+            _check_stages(self.cascade, [member.name for member in self.members])
         gates = [(member.file, member.gate) for member in self.members if member.gate is not None]
         packed = {file for file, _ in gates}
         if plain := [member.name for member in self.members if member.gate is None and member.file in packed]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.ensemble import Ensemble, are_distributions
+from server.ensemble import Ensemble, are_valid
 from server.errors import InvalidRepository, MemberFailed, first_line
 from server.manifest import VECTORS_FILE, InputSpec
 from server.rows import Rows, join_tensors
@@ -37,11 +37,11 @@ def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
     except MemberFailed as exc:
         raise InvalidRepository(f"{where}: replaying it failed: {exc}") from exc
     tolerances = np.array([member.tolerance for member in ensemble.manifest.members])
-    off = np.abs(answered - expected) / tolerances[:, None, None]
+    off = _off(ensemble, answered, expected) / tolerances[:, None, None]
     if not off.max() <= 1:
         member, row, klass = np.unravel_index(off.argmax(), off.shape)
         raise InvalidRepository(
-            f"{where}: member {ensemble.names[member]!r}, row {row}, class {klass}: expected "
+            f"{where}: member {ensemble.names[member]!r}, row {row}, {_column(ensemble)} {klass}: expected "
             f"{expected[member, row, klass]:.6f}, the graph answered {answered[member, row, klass]:.6f}"
         )
 
@@ -50,14 +50,26 @@ def probe(ensemble: Ensemble) -> None:
     """Run rows that are made up, alone and in batches, and compare the answers. Raises InvalidRepository."""
     rows = made_rows(ensemble.manifest.inputs)
     together, alone = (_in_batches(ensemble, rows, size) for size in (BATCH, 1))
-    off = np.abs(together - alone)
+    off = _off(ensemble, together, alone)
     if off.max() > INDEPENDENCE:
+        what = "probability" if ensemble.manifest.task == "classification" else "value"
         member, row, klass = np.unravel_index(off.argmax(), off.shape)
         raise InvalidRepository(
             f"{ensemble.where}: member {ensemble.names[member]!r}: expected a row's answer not to depend on the rows "
-            f"beside it; class {klass} of a made-up row has probability {alone[member, row, klass]:.6f} alone and "
-            f"{together[member, row, klass]:.6f} among {BATCH}"
+            f"beside it; {_column(ensemble)} {klass} of a made-up row has {what} {alone[member, row, klass]:.6f} alone "
+            f"and {together[member, row, klass]:.6f} among {BATCH}"
         )
+
+
+def _off(ensemble: Ensemble, some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far answers lie apart: probabilities as they are; values of a regression, beyond 1, by their size."""
+    off = np.abs(some - others)
+    scale = 1 if ensemble.manifest.task == "classification" else np.maximum(np.abs(others), 1)
+    return np.asarray(off / scale, dtype=np.float32)
+
+
+def _column(ensemble: Ensemble) -> str:
+    return "class" if ensemble.manifest.task == "classification" else "target"
 
 
 def made_rows(inputs: Sequence[InputSpec]) -> Rows:
@@ -104,8 +116,9 @@ def _in_batches(ensemble: Ensemble, rows: Rows, size: int) -> NDArray[np.float32
         return np.concatenate([ensemble.run(rows[start : start + size]) for start in range(0, len(rows), size)], axis=1)
     except MemberFailed as exc:
         reason = str(exc).removeprefix(f"{ensemble.where}: ")
+        wanted = "probabilities" if ensemble.manifest.task == "classification" else "numbers"
         raise InvalidRepository(
-            f"{ensemble.where}: made-up rows, {size} at a time: {reason}; a graph must end in probabilities, for every "
+            f"{ensemble.where}: made-up rows, {size} at a time: {reason}; a graph must end in {wanted}, for every "
             "row of the domain (low and high in [[inputs]])"
         ) from exc
 
@@ -118,10 +131,11 @@ def _recorded(ensemble: Ensemble, data: bytes, where: str) -> tuple[Rows, NDArra
         n_rows = None if spec is specs[0] else len(tensors[specs[0].name])
         _check_array(where, spec.name, tensors[spec.name], (n_rows, *spec.shape), spec.datatype)
     rows = join_tensors(tensors, specs)
-    shape = (len(ensemble.names), len(rows), len(ensemble.manifest.classes))
+    shape = (len(ensemble.names), len(rows), len(ensemble.manifest.outputs))
     _check_array(where, "member_probabilities", expected, shape)
-    if not are_distributions(expected):
-        raise InvalidRepository(f"{where}: expected member_probabilities to be distributions over the classes")
+    if not are_valid(expected, ensemble.manifest.task).all():
+        wanted = "distributions over the classes" if ensemble.manifest.task == "classification" else "numbers"
+        raise InvalidRepository(f"{where}: expected member_probabilities to be {wanted}")
     return rows, expected
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from server.ensemble import Ensemble, open_graphs
+from server.ensemble import Ensemble, graph_files, offered_strategies, open_graphs
 from server.errors import InvalidRepository, NotFound
-from server.fusion import STRATEGIES
+from server.fusion import BY_TASK, STACKING
 from server.handmade import Draft, is_hand_made, parse_draft, resolve
 from server.manifest import MANIFEST_FILE, NAME_PATTERN, REPORT_FILE, Manifest, parse_manifest
 from server.proof import probe, replay
@@ -135,7 +135,7 @@ def load_version(folder: Path, *, threads: int = 1) -> Ensemble:
         ensemble = Ensemble(said, files, where=where, threads=threads, verified=True)
         replay(ensemble, files)
         return ensemble
-    graphs = open_graphs(said.members, files, where=where, threads=threads)
+    graphs = open_graphs(graph_files(said), files, where=where, threads=threads)
     name, version = folder.parent.name, int(folder.name)
     manifest = resolve(said, files, graphs, name=name, version=version, where=str(folder / MANIFEST_FILE))
     ensemble = Ensemble(manifest, files, where=where, graphs=graphs)
@@ -153,10 +153,15 @@ def _check_said(said: Manifest | Draft, folder: Path) -> None:
         )
     if not re.fullmatch(NAME_PATTERN, place[0]) or not re.fullmatch(VERSION_PATTERN, place[1]):
         raise InvalidRepository(f"{path}: expected to stand in <name>/<version>, got {place[0]}/{place[1]}")
-    if said.default_strategy not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
+    offered = offered_strategies(said)
+    if said.default_strategy not in offered:
+        known = ", ".join(offered)
         raise InvalidRepository(f"{path}: default_strategy: expected one of {known}, got {said.default_strategy!r}")
-    fitted = [name for name, strategy in STRATEGIES.items() if strategy.weights == "fitted"]
+    pools = BY_TASK[said.task]
+    if said.cascade is not None and said.cascade.strategy not in pools.keys() - {STACKING}:
+        known = ", ".join(name for name in pools if name != STACKING)
+        raise InvalidRepository(f"{path}: cascade: strategy: expected one of {known}, got {said.cascade.strategy!r}")
+    fitted = [name for name, strategy in pools.items() if strategy.weights == "fitted"]
     for member in said.members:
         if unknown := sorted(set(member.weights) - set(fitted)):
             raise InvalidRepository(
@@ -167,7 +172,7 @@ def _check_said(said: Manifest | Draft, folder: Path) -> None:
 
 def _read_named(folder: Path, draft: Draft) -> dict[str, bytes]:
     """The files of a hand-made version: those that its members name, and the report if there is one."""
-    named = {member.file for member in draft.members}
+    named = set(graph_files(draft))
     present = _present(folder)
     if strangers := present - named - COMPANIONS:
         raise InvalidRepository(f"{folder}: files that no member names: {sorted(strangers)}")

@@ -1,0 +1,178 @@
+"""A prediction, and how it is made of groups of rows that the same members have answered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server import uncertainty
+from server.ensemble import Ensemble
+from server.fusion import STACKING, Fused, fuse, normalise_weights
+from server.plan import Plan
+from server.uncertainty import Spread, Uncertainty
+
+T = TypeVar("T", bound=np.generic)
+
+Reason = Literal["raised", "invalid", "deadline", "not_started", "hanging", "circuit_open"]
+"""Why a member has no part in an answer: it raised; it answered NaN, infinity or no distribution; it was not done in
+time; it could not have been; it still hangs over other rows; it failed so often that it is left alone for a while."""
+FALLBACK = "log_linear"
+"""Stands in for stacking where a member is missing: a final estimator reads all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One request's answer, in arrays; transports make text or bytes of it."""
+
+    ensemble: Ensemble
+    plan: Plan
+    strategy: str
+    """That was applied: the plan's, but for stacking without all members."""
+    fused: Fused
+    members: tuple[int, ...]
+    """Those that took part, in the manifest's order."""
+    weights: NDArray[np.float32]
+    """`(len(members),)`: their effective weights, which sum to 1."""
+    member_probabilities: NDArray[np.float32]
+    """`(len(members), n_samples, n_outputs)`; NaN where a cascade did not ask a member."""
+    missing: Mapping[str, Reason]
+    """By name: who should have taken part, and why it did not."""
+    stages: NDArray[np.intp] | None
+    """`(n_samples,)`, from 1: which stage of a cascade answered each row."""
+    uncertainty: Uncertainty | Spread | None
+    contributions: NDArray[np.float32] | None
+    """`(len(members), n_samples, n_outputs)`: the answer, less the answer without this member; NaN as above."""
+
+    @property
+    def abstains(self) -> NDArray[np.bool_] | None:
+        """`(n_samples,)`: where the confidence is under what was asked for; None if nothing was."""
+        if self.plan.abstain_below is None:
+            return None
+        return confidence(self.fused) < self.plan.abstain_below
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that the same members have answered."""
+
+    rows: NDArray[np.intp] | None
+    """Indices; None for all."""
+    members: tuple[int, ...]
+    answers: NDArray[np.float32]
+    """`(len(members), n_rows, n_outputs)`"""
+    fused: Fused
+
+
+def confidence(fused: Fused) -> NDArray[np.float32]:
+    """`(n_samples,)`: the probability of each answer's label."""
+    return np.asarray(fused.probabilities[np.arange(len(fused.labels)), fused.labels])
+
+
+def rule_of(ensemble: Ensemble, plan: Plan, members: tuple[int, ...]) -> str:
+    return FALLBACK if plan.rule == STACKING and len(members) < len(ensemble.names) else plan.rule
+
+
+def fuse_by(ensemble: Ensemble, plan: Plan, members: tuple[int, ...], answers: NDArray[np.float32]) -> Fused:
+    return fuse(
+        rule_of(ensemble, plan, members),
+        answers,
+        weights=_effective_weights(ensemble, plan, members),
+        temperatures=ensemble.temperatures[list(members)],
+        final_estimator=ensemble.final_estimator,
+        task=ensemble.manifest.task,
+    )
+
+
+def _effective_weights(ensemble: Ensemble, plan: Plan, members: tuple[int, ...]) -> NDArray[np.float32]:
+    if (rule := rule_of(ensemble, plan, members)) == plan.rule:
+        return plan.weights_of(members)
+    weights = ensemble.weights(rule)[list(members)]
+    return normalise_weights(weights if weights.any() else np.ones(len(members)))
+
+
+def conclude(
+    ensemble: Ensemble,
+    plan: Plan,
+    n_rows: int,
+    groups: Sequence[Group],
+    missing: Mapping[int, Reason],
+    stages: NDArray[np.intp] | None,
+) -> Prediction:
+    """Fuse each group of rows and put the groups together."""
+    members = tuple(sorted({member for group in groups for member in group.members}))
+    rule = rule_of(ensemble, plan, members)
+    return Prediction(
+        ensemble=ensemble,
+        plan=plan,
+        strategy=plan.strategy if rule == plan.rule else rule,
+        fused=Fused(
+            _joined(n_rows, groups, [group.fused.probabilities for group in groups]),
+            _joined(n_rows, groups, [group.fused.labels for group in groups]),
+        ),
+        members=members,
+        weights=_effective_weights(ensemble, plan, members),
+        member_probabilities=_by_member(n_rows, groups, members, [group.answers for group in groups]),
+        missing={ensemble.names[member]: reason for member, reason in sorted(missing.items())},
+        stages=stages,
+        uncertainty=_uncertainty(ensemble, plan, n_rows, groups) if plan.uncertainty else None,
+        contributions=_contributions(ensemble, plan, n_rows, groups, members) if plan.contributions else None,
+    )
+
+
+def _uncertainty(ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group]) -> Uncertainty | Spread:
+    measured: list[Uncertainty | Spread] = []
+    for group in groups:
+        weights = plan.weights_of(group.members)
+        if ensemble.manifest.task == "regression":
+            measured.append(uncertainty.spread(group.answers, weights))
+        else:
+            measured.append(uncertainty.measure(group.answers, weights, group.fused))
+    kind = type(measured[0])
+    return kind(*(_joined(n_rows, groups, [getattr(part, field.name) for part in measured]) for field in fields(kind)))
+
+
+def _contributions(
+    ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group], members: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """`(len(members), n_rows, n_outputs)`: the answer, less the answer of the others."""
+    moved = [
+        np.stack(
+            [group.fused.probabilities - _without(ensemble, plan, group, place) for place in range(len(group.members))]
+        )
+        for group in groups
+    ]
+    return _by_member(n_rows, groups, members, moved)
+
+
+def _without(ensemble: Ensemble, plan: Plan, group: Group, place: int) -> NDArray[np.float32]:
+    """The answer of the others; where there are none, uniform probabilities, or zeros."""
+    others = group.members[:place] + group.members[place + 1 :]
+    if others:
+        return fuse_by(ensemble, plan, others, np.delete(group.answers, place, axis=0)).probabilities
+    nothing = 1 / group.answers.shape[2] if ensemble.manifest.task == "classification" else 0
+    return np.full(group.answers.shape[1:], nothing, dtype=np.float32)
+
+
+def _joined(n_rows: int, groups: Sequence[Group], parts: Sequence[NDArray[T]]) -> NDArray[T]:
+    """Arrays `(n_rows of the group, …)` as one `(n_rows, …)`."""
+    if groups[0].rows is None:
+        return parts[0]
+    whole = np.empty((n_rows, *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for group, part in zip(groups, parts, strict=True):
+        whole[group.rows] = part
+    return whole
+
+
+def _by_member(
+    n_rows: int, groups: Sequence[Group], members: tuple[int, ...], parts: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Arrays `(n_members of the group, n_rows of the group, n_outputs)` as one of all members and rows."""
+    if groups[0].rows is None:
+        return parts[0]
+    whole = np.full((len(members), n_rows, parts[0].shape[2]), np.nan, dtype=np.float32)
+    for group, part in zip(groups, parts, strict=True):
+        for member, answer in zip(group.members, part, strict=True):
+            whole[members.index(member), group.rows] = answer
+    return whole
