@@ -151,7 +151,7 @@ def on_one_line(row: NDArray[np.floating]) -> str:
 
 
 def are_valid(answers: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
-    """Which of the rows `(…, n_outputs)` are, but for rounding, probabilities that sum to 1; of a regression, numbers."""
+    """Which of the rows `(…, n_outputs)` are, but for rounding, probabilities that sum to 1; or all finite."""
     if task == "regression":
         return np.asarray(np.isfinite(answers).all(axis=-1))
     off = np.abs(answers.sum(axis=-1) - 1)  # NaN compares as false

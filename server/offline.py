@@ -18,10 +18,11 @@ from server.codec.arrays import encode_npy
 from server.codec.bodies import decode_predict
 from server.codec.media import CSV, JPEG, JSON, NPY, PNG, WEBP, Media
 from server.codec.options import OPTIONS, RequestOptions, for_engine, join, parse_options
-from server.engine import Engine, Prediction
+from server.engine import Engine
 from server.ensemble import Ensemble
 from server.errors import CommitteeError, InvalidInput, NotFound
 from server.manifest import Manifest
+from server.prediction import Prediction
 from server.repository import Repository, choose_versions, find_ensembles, load_version
 from server.rows import Rows
 from server.settings import PROGRAM, available_cores, read_settings

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from server.codec.options import Detail
-from server.engine import Prediction
+from server.prediction import Prediction
 
 
 def encode_json(prediction: Prediction, *, id: str | None, detail: Sequence[Detail] = ()) -> bytes:  # noqa: A002
@@ -29,8 +29,8 @@ def encode_json(prediction: Prediction, *, id: str | None, detail: Sequence[Deta
 
 def weights_of(prediction: Prediction) -> dict[str, np.float32]:
     """By name: the effective weight of each member that took part; they sum to 1."""
-    names = (prediction.ensemble.names[index] for index in prediction.plan.members)
-    return dict(zip(names, prediction.plan.weights, strict=True))
+    names = (prediction.ensemble.names[index] for index in prediction.members)
+    return dict(zip(names, prediction.weights, strict=True))
 
 
 def describe_rows(prediction: Prediction, *, detail: Sequence[Detail] = ()) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def describe_rows(prediction: Prediction, *, detail: Sequence[Detail] = ()) -> l
 
 def _add_members(rows: Sequence[dict[str, Any]], prediction: Prediction) -> None:
     classes = prediction.ensemble.manifest.classes
-    names = [prediction.ensemble.names[index] for index in prediction.plan.members]
+    names = [prediction.ensemble.names[index] for index in prediction.members]
     answers = prediction.member_probabilities.transpose(1, 0, 2)
     for row, answer in zip(rows, np.ascontiguousarray(answers), strict=True):
         row["members"] = {

@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from server.codec.messages import shown
 from server.codec.numbers import FLOAT32_LIMIT, NUMBER, is_number
-from server.engine import Options
 from server.errors import InvalidInput
+from server.plan import Options
 
 T = TypeVar("T")
 

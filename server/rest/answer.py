@@ -10,8 +10,8 @@ from server.codec.answers import encode_json, weights_of
 from server.codec.arrays import encode_npy, encode_raw
 from server.codec.media import JSON, NPY, RAW
 from server.codec.options import Detail
-from server.engine import Prediction
 from server.errors import InvalidInput
+from server.prediction import Prediction
 from server.rest.errors import error_response
 
 FORMS = (JSON, RAW, NPY)
