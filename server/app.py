@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from server import telemetry
-from server.engine import Engine
+from server.engine import Engine, Limits
 from server.errors import CommitteeError
 from server.repository import Repository
 from server.rest import ensembles, health, metrics, page, predict
@@ -38,7 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.engine = Engine(repository, default=settings.default)
+    limits = Limits(settings.deadline, settings.breaker_failures, settings.breaker_cooldown)
+    app.state.engine = Engine(repository, default=settings.default, limits=limits)
     # One body at a time, so that many large ones do not take all memory.
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.ready = False
@@ -59,4 +60,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.ready = False
     app.state.decoding.shutdown()
-    app.state.engine.close()
+    await app.state.engine.close()

@@ -175,10 +175,14 @@ def normalise_weights(weights: NDArray[np.floating] | Sequence[float]) -> NDArra
 def weighted_sum(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum over the members of `values (n_members, …)`, each times its weight `(n_members,)`.
 
-    Not a matrix product: BLAS adds in an order that depends on a row's place in the batch, so that an answer would
-    differ in its last digit, and a tie in its label, with the rows that happen to be beside it.
+    Neither a matrix product nor an einsum: they add in an order that depends on a row's place in the batch, or on
+    whether there is just one, so that an answer would differ in its last digit, and a tie in its label, with the rows
+    that happen to be beside it.
     """
-    return np.asarray(np.einsum("m,m...->...", weights, values), dtype=np.float32)
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total = total + weight * value
+    return np.asarray(total, dtype=np.float32)
 
 
 def calibrate(probabilities: NDArray[np.float32], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:

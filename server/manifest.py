@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from server.errors import InvalidRepository
 from server.toml import Table, first_repeated, parse_toml
@@ -32,6 +33,12 @@ def _not_reserved(name: str) -> str:
     return name
 
 
+def _no_single_class(names: list[str]) -> list[str]:
+    if len(names) == 1:
+        raise PydanticCustomError("too_short", "List should have at least 2 items, not 1")
+    return names
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 InputName = Annotated[
     str,
@@ -45,8 +52,8 @@ VersionNumber = Annotated[int, Field(ge=1, lt=10**9)]
 Task = Literal["classification", "regression"]
 OnFailure = Literal["fail", "degrade"]
 OutputName = Annotated[str, Field(min_length=1, max_length=256)]
-ClassNames = Annotated[list[OutputName], Field(min_length=2)]
-TargetNames = Annotated[list[OutputName], Field(min_length=1, max_length=4096)]
+ClassNames = Annotated[list[OutputName], AfterValidator(_no_single_class)]
+TargetNames = Annotated[list[OutputName], Field(max_length=4096)]
 Quorum = Annotated[int, Field(ge=1, le=256)]
 Threshold = Annotated[float, Field(ge=0, le=1)]
 RowLimit = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -167,7 +174,7 @@ def check_outputs(task: Task, classes: list[str], targets: list[str]) -> None:
         else ("targets", targets, "classes", classes)
     )
     if not own:
-        raise ValueError(f"{wanted}: Field required: a {task} has {wanted}")
+        raise PydanticCustomError("missing", f"{wanted}: Field required: a {task} has {wanted}")
     if strange:
         raise ValueError(f"{other}: a {task} has none, but {wanted}; got {len(strange)}")
 

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from server.codec.answers import describe_rows
 from server.codec.arrays import encode_npy
 from server.codec.bodies import decode_predict
 from server.codec.media import CSV, JPEG, JSON, NPY, PNG, WEBP, Media
-from server.codec.options import OPTIONS, RequestOptions, for_engine, join, parse_options
-from server.engine import Engine
+from server.codec.options import DETAILS, OPTIONS, RequestOptions, for_engine, join, parse_options
+from server.engine import Engine, Limits
 from server.ensemble import Ensemble
 from server.errors import CommitteeError, InvalidInput, NotFound
 from server.manifest import Manifest
@@ -30,6 +31,18 @@ from server.settings import PROGRAM, available_cores, read_settings
 PICTURES = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP}
 TYPES = {**PICTURES, ".npy": NPY, ".csv": CSV, ".json": JSON}
 """By the end of a file's name: what it holds."""
+OPTION_HELP = {
+    "strategy": "the fusion strategy (default: the ensemble's own)",
+    "weights": "by member: cnn:0.7,xgb:0.3",
+    "members": "only these take part: cnn,xgb; or all but these: -tree_2 (as --members=-tree_2)",
+    "detail": f"what --output json adds to a row: some of {','.join(DETAILS)}",
+    "cascade_threshold": "how sure an answer must be for the cascade to stop, 0 to 1",
+    "deadline_ms": "milliseconds that each batch of rows may take",
+    "quorum": "the least number of members that make an answer",
+    "on_failure": "degrade: go on without members that fail (default: fail)",
+    "abstain_below": "no label where the confidence is lower, 0 to 1",
+}
+"""The options of a request that are options of the command."""
 BATCH = 256
 """Rows at a time; larger batches are hardly faster, and a smaller one shows progress."""
 
@@ -70,9 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which to ask; as of serve",
     )
     parser.add_argument("--version", type=int, help="its version (default: the highest)")
-    parser.add_argument("--strategy", help="the fusion strategy (default: the ensemble's own)")
-    parser.add_argument("--weights", help="by member: cnn:0.7,xgb:0.3")
-    parser.add_argument("--members", help="only these take part: cnn,xgb")
+    for name, meaning in OPTION_HELP.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=meaning)
     parser.add_argument("--output", choices=list(_RENDERERS), default="table", help="(default: table)")
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the file to write (default: standard output; npy needs one)"
@@ -115,11 +127,7 @@ def _answer(options: argparse.Namespace) -> list[Answered]:
     asked = parse_options([(name, given[name]) for name in OPTIONS if given.get(name) is not None], where="options")
     files = find_files(options.files)
     ensemble = _load(settings.models, settings.default, options.version)
-    engine = Engine(Repository([ensemble]), default=ensemble.manifest.name)
-    try:
-        return asyncio.run(_answer_all(engine, ensemble, files, asked))
-    finally:
-        engine.close()
+    return asyncio.run(_answer_all(ensemble, files, asked))
 
 
 def _load(models: Path, name: str, version: int | None) -> Ensemble:
@@ -130,16 +138,20 @@ def _load(models: Path, name: str, version: int | None) -> Ensemble:
     return load_version(folder, threads=available_cores())
 
 
-async def _answer_all(
-    engine: Engine, ensemble: Ensemble, files: Sequence[Path], asked: RequestOptions
-) -> list[Answered]:
+async def _answer_all(ensemble: Ensemble, files: Sequence[Path], asked: RequestOptions) -> list[Answered]:
     manifest = ensemble.manifest
+    engine = Engine(Repository([ensemble]), default=manifest.name, limits=Limits(deadline=math.inf))
     answered = []
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        read = _read_all(progress.track(files, description="predicting"), manifest, asked)
-        for batch in _merge(read, min(manifest.max_batch_size, BATCH)):
-            prediction = await engine.infer(ensemble, batch.rows, for_engine(batch.options))
-            answered.append(Answered(batch, prediction))
+    try:
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+            read = _read_all(progress.track(files, description="predicting"), manifest, asked)
+            for batch in _merge(read, min(manifest.max_batch_size, BATCH)):
+                # Nobody would see that some rows of a file were answered by fewer members than others.
+                options = replace(batch.options, on_failure=batch.options.on_failure or "fail")
+                prediction = await engine.infer(ensemble, batch.rows, for_engine(options))
+                answered.append(Answered(batch, prediction))
+    finally:
+        await engine.close()
     return answered
 
 

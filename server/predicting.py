@@ -72,7 +72,7 @@ def _cascading(ensemble: Ensemble, plan: Plan, n_rows: int) -> Generator[Ask, An
             continue
         fused = fuse_by(ensemble, plan, have, answers)
         sure = np.ones(len(rows), dtype=bool) if last else _how_sure(plan, answers, fused) >= stage.threshold - SURE
-        if sure.any():
+        if sure.any() or not len(rows):
             _check(ensemble, plan, n_asked, have, missing)
             stages[rows[sure]] = answered_by
             groups.append(

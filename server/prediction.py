@@ -124,7 +124,7 @@ def conclude(
 def _uncertainty(ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group]) -> Uncertainty | Spread:
     measured: list[Uncertainty | Spread] = []
     for group in groups:
-        weights = plan.weights_of(group.members)
+        weights = _effective_weights(ensemble, plan, group.members)
         if ensemble.manifest.task == "regression":
             measured.append(uncertainty.spread(group.answers, weights))
         else:

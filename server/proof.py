@@ -33,7 +33,7 @@ def replay(ensemble: Ensemble, files: Mapping[str, bytes]) -> None:
         raise InvalidRepository(f"{where}: expected test vectors; the manifest lists none")
     rows, expected = _recorded(ensemble, files[VECTORS_FILE], where)
     try:
-        answered = ensemble.run(rows)
+        answered = _answers(ensemble, rows)
     except MemberFailed as exc:
         raise InvalidRepository(f"{where}: replaying it failed: {exc}") from exc
     tolerances = np.array([member.tolerance for member in ensemble.manifest.members])
@@ -59,6 +59,14 @@ def probe(ensemble: Ensemble) -> None:
             f"beside it; {_column(ensemble)} {klass} of a made-up row has {what} {alone[member, row, klass]:.6f} alone "
             f"and {together[member, row, klass]:.6f} among {BATCH}"
         )
+
+
+def _answers(ensemble: Ensemble, rows: Rows) -> NDArray[np.float32]:
+    """The members', `(n_members, n, n_outputs)`, which the final estimator can read. Raises MemberFailed."""
+    answers = ensemble.run(rows)
+    if ensemble.final_estimator is not None:
+        ensemble.final_estimator(answers)
+    return answers
 
 
 def _off(ensemble: Ensemble, some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,7 +121,7 @@ def _made_text(spec: InputSpec) -> NDArray[np.object_]:
 def _in_batches(ensemble: Ensemble, rows: Rows, size: int) -> NDArray[np.float32]:
     """`(n_members, n, n_classes)`"""
     try:
-        return np.concatenate([ensemble.run(rows[start : start + size]) for start in range(0, len(rows), size)], axis=1)
+        return np.concatenate([_answers(ensemble, rows[at : at + size]) for at in range(0, len(rows), size)], axis=1)
     except MemberFailed as exc:
         reason = str(exc).removeprefix(f"{ensemble.where}: ")
         wanted = "probabilities" if ensemble.manifest.task == "classification" else "numbers"

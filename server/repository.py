@@ -48,6 +48,10 @@ class Repository:
     def names(self) -> list[str]:
         return sorted(self._by_name)
 
+    def ensembles(self) -> list[Ensemble]:
+        """Every version of every one."""
+        return [self._by_name[name][version] for name in self.names() for version in self.versions(name)]
+
     def versions(self, name: str) -> list[int]:
         """Served versions of an ensemble, lowest first. Raises NotFound."""
         if name not in self._by_name:

@@ -52,6 +52,15 @@ class Settings(BaseSettings):
         Field(description="versions of each ensemble to serve: latest, all, or numbers like 1,3"),
     ] = "latest"
     workers: Annotated[int, Field(ge=1, le=1024, description="processes")] = Field(default_factory=available_cores)
+    deadline: Annotated[
+        float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds that a request may take at most")
+    ] = 30.0
+    breaker_failures: Annotated[
+        int, Field(ge=0, description="failures in a row after which a member is left alone for a while; 0: never")
+    ] = 5
+    breaker_cooldown: Annotated[
+        float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds until such a member is tried again")
+    ] = 10.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         BeforeValidator(_lower),

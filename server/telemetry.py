@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,6 +41,37 @@ _DISAGREEMENTS = Counter(
     ["ensemble", "version", "member"],
     registry=REGISTRY,
 )
+_DEGRADED = Counter(
+    "committee_degraded_predictions_total",
+    "Predict requests answered without members that should have taken part",
+    ["ensemble", "version"],
+    registry=REGISTRY,
+)
+_MEMBERS = Counter(
+    "committee_member_requests_total",
+    "Requests that asked a member (a stage of a cascade counts as one), by what came of it: it answered, or why not",
+    ["ensemble", "version", "member", "outcome"],
+    registry=REGISTRY,
+)
+_ABSTAINED = Counter(
+    "committee_abstained_rows_total",
+    "Rows whose confidence was under what the request asked for",
+    ["ensemble", "version"],
+    registry=REGISTRY,
+)
+_STAGES = Counter(
+    "committee_cascade_rows_total",
+    "Rows by the stage that answered them",
+    ["ensemble", "version", "stage"],
+    registry=REGISTRY,
+)
+_CIRCUITS = Gauge(
+    "committee_open_circuits",
+    "Workers in which a member has failed so often that it is left alone for a while",
+    ["ensemble", "version", "member"],
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 _BUILD = Gauge(
     "committee_build_info", "1, with Committee's version", ["version"], registry=REGISTRY, multiprocess_mode="max"
 )
@@ -56,13 +87,41 @@ _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 def count_prediction(
-    *, ensemble: str, version: int, strategy: str, rows: int, disagreements: Mapping[str, int]
+    *,
+    ensemble: str,
+    version: int,
+    strategy: str,
+    rows: int,
+    disagreements: Mapping[str, int],
+    degraded: bool = False,
+    abstained: int = 0,
+    by_stage: Sequence[int] = (),
 ) -> None:
-    """One predict request of `rows` rows; `disagreements` gives, by member, the rows on which it had another label."""
+    """One predict request of `rows` rows.
+
+    `disagreements` gives, by member, the rows on which it had another label; `by_stage` the rows that each stage of a
+    cascade has answered; `abstained` those that were too doubtful.
+    """
     _PREDICTIONS.labels(ensemble, version, strategy).inc()
     _ROWS.labels(ensemble, version, strategy).inc(rows)
+    if degraded:
+        _DEGRADED.labels(ensemble, version).inc()
+    if abstained:
+        _ABSTAINED.labels(ensemble, version).inc(abstained)
+    for stage, count in enumerate(by_stage, start=1):
+        _STAGES.labels(ensemble, version, stage).inc(count)
     for member, count in disagreements.items():
         _DISAGREEMENTS.labels(ensemble, version, member).inc(count)
+
+
+def count_members(ensemble: str, version: int, outcomes: Mapping[str, str]) -> None:
+    """One request to some members: by member, `answered`, or why it did not."""
+    for member, outcome in outcomes.items():
+        _MEMBERS.labels(ensemble, version, member, outcome).inc()
+
+
+def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> None:
+    _CIRCUITS.labels(ensemble, version, member).set(is_open)
 
 
 def count_request(*, route: str, method: str, status: int, seconds: float) -> None:

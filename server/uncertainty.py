@@ -52,7 +52,8 @@ def measure(probabilities: NDArray[np.float32], weights: NDArray[np.float32], fu
 
 def spread(values: NDArray[np.float32], weights: NDArray[np.float32]) -> Spread:
     """From `values (n_members, n_samples, n_targets)` and `weights (n_members,)` that sum to 1."""
-    deviations = values - weighted_sum(weights, values)
+    offsets = values - values[0]  # so that of equal members nothing is left, whatever their size
+    deviations = offsets - weighted_sum(weights, offsets)
     return Spread(np.sqrt(weighted_sum(weights, deviations * deviations)))
 
 

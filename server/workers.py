@@ -119,7 +119,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def run(self) -> None:
         # Uvicorn takes the signals over, and passes them on once it has drained.
         _on_stop(_exit)
-        super().run()
+        try:
+            super().run()
+        finally:
+            if self._has_lost_a_thread():
+                os._exit(0)  # which nothing else would end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGQUIT, which gunicorn sends on Ctrl-C: drain as on SIGTERM."""
@@ -143,8 +147,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             logger.critical(str(exc))
         sys.exit(Arbiter.APP_LOAD_ERROR)
 
+    def _has_lost_a_thread(self) -> bool:
+        return bool(self.wsgi.state.engine.stuck)
+
     async def callback_notify(self) -> None:
         await super().callback_notify()
+        if self._has_lost_a_thread():
+            logger.error("a thread is lost, so this worker ends and another takes its place")
+            signal.raise_signal(signal.SIGTERM)
         if os.getppid() != self.ppid:
             logger.error("the supervisor is gone")
             signal.raise_signal(signal.SIGTERM)

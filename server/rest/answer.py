@@ -9,7 +9,7 @@ from starlette.responses import Response
 from server.codec.answers import encode_json, weights_of
 from server.codec.arrays import encode_npy, encode_raw
 from server.codec.media import JSON, NPY, RAW
-from server.codec.options import Detail
+from server.codec.options import Detail, RequestOptions
 from server.errors import InvalidInput
 from server.prediction import Prediction
 from server.rest.errors import error_response
@@ -40,10 +40,13 @@ def not_acceptable() -> Response:
     return error_response(406, "not_acceptable", f"Accept: expected one of {', '.join(FORMS)}; got none of them")
 
 
-def check_detail(form: str, detail: Sequence[Detail] | None) -> None:
-    """Raise InvalidInput if details are asked for that this form cannot hold."""
-    if form != JSON and detail:
-        raise InvalidInput(f"detail: expected none with Accept: {form}, which holds the probabilities; got some")
+def check_options(form: str, options: RequestOptions) -> None:
+    """Raise InvalidInput if something is asked for that this form cannot hold."""
+    if form == JSON:
+        return
+    for name in ("detail", "abstain_below"):
+        if getattr(options, name):
+            raise InvalidInput(f"{name}: expected none with Accept: {form}, which holds the probabilities; got some")
 
 
 def encode(prediction: Prediction, form: str, *, id: str | None, detail: Sequence[Detail] | None) -> Response:  # noqa: A002
@@ -60,10 +63,12 @@ def _facts(prediction: Prediction, id_: str | None) -> dict[str, str]:
     facts = {
         "Committee-Model": manifest.name,
         "Committee-Version": str(manifest.version),
-        "Committee-Strategy": prediction.plan.strategy,
+        "Committee-Strategy": prediction.strategy,
         "Committee-Members": ",".join(f"{name}:{weight!s}" for name, weight in weights_of(prediction).items()),
-        "Committee-Degraded": "false",
+        "Committee-Degraded": "true" if prediction.missing else "false",
     }
+    if prediction.missing:
+        facts["Committee-Missing"] = ",".join(f"{name}:{reason}" for name, reason in prediction.missing.items())
     return facts if id_ is None else {**facts, "Committee-Id": quote(id_, safe="")}
 
 

@@ -4,21 +4,22 @@ from fastapi import APIRouter, Request
 
 from server.engine import Engine
 from server.ensemble import Ensemble
-from server.fusion import STRATEGIES
-from server.rest import schemas
+from server.fusion import BY_TASK, CASCADE
+from server.manifest import CascadeSpec, Manifest
+from server.rest import descriptions, schemas
 from server.rest.state import ready_engine
 
 router = APIRouter(tags=["ensembles"])
 
 
 @router.get("/v1/ensembles", summary="List the ensembles", responses=schemas.errors(500, 503))
-async def list_ensembles(request: Request) -> schemas.EnsembleList:
+async def list_ensembles(request: Request) -> descriptions.EnsembleList:
     engine = ready_engine(request)
     names = engine.repository.names()
-    return schemas.EnsembleList(
+    return descriptions.EnsembleList(
         default=engine.default,
         ensembles=[
-            schemas.EnsembleSummary(
+            descriptions.EnsembleSummary(
                 name=name,
                 versions=engine.repository.versions(name),
                 description=engine.ensemble(name).manifest.description,
@@ -33,7 +34,7 @@ async def list_ensembles(request: Request) -> schemas.EnsembleList:
     summary="Describe an ensemble, its highest version",
     responses=schemas.errors(400, 404, 500, 503),
 )
-async def describe_ensemble(request: Request, name: schemas.EnsembleName) -> schemas.EnsembleDescription:
+async def describe_ensemble(request: Request, name: schemas.EnsembleName) -> descriptions.EnsembleDescription:
     engine = ready_engine(request)
     return _describe(engine, engine.ensemble(name))
 
@@ -45,14 +46,14 @@ async def describe_ensemble(request: Request, name: schemas.EnsembleName) -> sch
 )
 async def describe_version(
     request: Request, name: schemas.EnsembleName, version: schemas.VersionNumber
-) -> schemas.EnsembleDescription:
+) -> descriptions.EnsembleDescription:
     engine = ready_engine(request)
     return _describe(engine, engine.ensemble(name, version))
 
 
-def _describe(engine: Engine, ensemble: Ensemble) -> schemas.EnsembleDescription:
+def _describe(engine: Engine, ensemble: Ensemble) -> descriptions.EnsembleDescription:
     manifest = ensemble.manifest
-    return schemas.EnsembleDescription(
+    return descriptions.EnsembleDescription(
         name=manifest.name,
         version=manifest.version,
         versions=engine.repository.versions(manifest.name),
@@ -60,15 +61,16 @@ def _describe(engine: Engine, ensemble: Ensemble) -> schemas.EnsembleDescription
         created=manifest.created,
         task=manifest.task,
         classes=manifest.classes,
+        targets=manifest.targets,
         inputs=[spec.model_dump() for spec in manifest.inputs],
         max_batch_size=manifest.max_batch_size,
         default_strategy=manifest.default_strategy,
-        strategies={
-            name: schemas.StrategyDescription(summary=rule.summary, weights=rule.weights, calibrated=rule.calibrated)
-            for name, rule in STRATEGIES.items()
-        },
+        on_failure=manifest.on_failure,
+        quorum=manifest.quorum,
+        strategies={name: _strategy(manifest, name) for name in ensemble.strategies},
+        cascade=manifest.cascade and descriptions.CascadeDescription.model_validate(manifest.cascade.model_dump()),
         members=[
-            schemas.MemberDescription(
+            descriptions.MemberDescription(
                 name=member.name,
                 framework=member.framework,
                 weights=member.weights,
@@ -79,3 +81,11 @@ def _describe(engine: Engine, ensemble: Ensemble) -> schemas.EnsembleDescription
         ],
         report=ensemble.report,
     )
+
+
+def _strategy(manifest: Manifest, name: str) -> descriptions.StrategyDescription:
+    """A cascade fuses by another strategy, and has its ways."""
+    staged = name == CASCADE and manifest.cascade is not None
+    rule = BY_TASK[manifest.task][manifest.cascade.strategy if staged and manifest.cascade else name]
+    summary = (CascadeSpec.__doc__ or "").partition("\n")[0] if staged else rule.summary
+    return descriptions.StrategyDescription(summary=summary, weights=rule.weights, calibrated=rule.calibrated)

@@ -20,6 +20,7 @@ from server.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    QuorumMissed,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -80,8 +81,9 @@ async def on_committee_error(request: Request, exc: Exception) -> Response:
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
     if isinstance(exc, TooLarge) and "transfer-encoding" in request.headers:
         headers["Connection"] = "close"  # such a body may have no end
-    if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded):
-        # Overload and deadlines are no faults, and a line for each would come just when there is no time for it.
+    if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed):
+        # Overload and deadlines are no faults, and a line for each would come just when there is no time for it. Of a
+        # member that fails the log tells once.
         logger.error(message, exc_info=exc)
         message = next(FAULTS[cls] for cls in type(exc).__mro__ if cls in FAULTS)
     return error_response(status, exc.code, message, headers=headers)

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from server.codec.media import CSV, FORM, JPEG, JSON, NPY, PNG, RAW, WEBP
-from server.codec.options import DETAILS
+from server.codec.options import DETAILS, LONGEST_MS, MOST_MEMBERS, ON_FAILURE
 from server.rest.schemas import STRATEGY_ENUM, PredictRequest
 
 
@@ -23,7 +23,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     return schema
 
 
-def _parameter(name: str, description: str, example: str, **schema: Any) -> dict[str, Any]:
+def _parameter(name: str, description: str, example: object, **schema: Any) -> dict[str, Any]:
     return {
         "name": name,
         "in": "query",
@@ -38,12 +38,41 @@ def _binary(description: str) -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary", "description": description}}
 
 
+_SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 _OPTIONS = [
     _parameter("strategy", "The fusion strategy; else the ensemble's own.", "weighted", **STRATEGY_ENUM),
     _parameter("weights", "By member, at any scale; for strategies that take weights.", "cnn:0.7,xgb:0.3"),
-    _parameter("members", "Only these take part; else all.", "cnn,xgb"),
+    _parameter("members", "Only these take part, or, each after a `-`, all but these; else all.", "cnn,xgb"),
     _parameter("detail", f"What to add to each prediction: {', '.join(DETAILS)}.", "members"),
+    _parameter("cascade_threshold", "How sure an answer must be for a cascade to stop.", 0.9, **_SHARE),
+    _parameter(
+        "deadline_ms",
+        "Milliseconds from when the request came: whoever has not answered by then has no part in it.",
+        50,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=LONGEST_MS,
+    ),
+    _parameter(
+        "quorum",
+        "The least number of members that make an answer; else the ensemble's own, or a majority of those asked.",
+        2,
+        type="integer",
+        minimum=1,
+        maximum=MOST_MEMBERS,
+    ),
+    _parameter(
+        "on_failure",
+        "Whether a member that fails fails the request, or has no part in its answer.",
+        "degrade",
+        enum=list(ON_FAILURE),
+    ),
+    _parameter("abstain_below", "The label is null where the confidence is lower.", 0.8, **_SHARE),
 ]
+_DEADLINE_HEADER: dict[str, Any] = {
+    **_parameter("X-Request-Deadline-Ms", "As `deadline_ms`; the nearer of the two counts.", "50"),
+    "in": "header",
+}
 
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -59,7 +88,7 @@ _FORM_SCHEMA: dict[str, Any] = {
 _PICTURE = "A picture is one row: upright, of the input's height and width, grey or RGB, values 0 to 255."
 
 PREDICT_REQUEST: dict[str, Any] = {
-    "parameters": _OPTIONS,
+    "parameters": [*_OPTIONS, _DEADLINE_HEADER],
     "requestBody": {
         "required": True,
         "content": {
@@ -93,6 +122,7 @@ PREDICT_RESPONSE: dict[str, Any] = {
             ("Committee-Strategy", "The fusion strategy."),
             ("Committee-Members", "Who took part, with which weight: `cnn:0.7,xgb:0.3`."),
             ("Committee-Degraded", "Whether members are missing that should have taken part."),
+            ("Committee-Missing", "If there are any, which and why: `cnn:deadline`."),
             ("Committee-Id", "The request's id, percent-encoded, if it had one."),
         )
     },

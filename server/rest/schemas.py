@@ -3,7 +3,7 @@
 Predict requests and answers are read and written by `server.codec`, which is faster; the tests hold the two together.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -11,18 +11,25 @@ from typing_extensions import TypeAliasType
 
 from server.codec.bodies import MAX_ID_LENGTH
 from server.codec.numbers import FLOAT32_LIMIT
-from server.codec.options import Detail
+from server.codec.options import LONGEST_MS, MOST_MEMBERS, Detail
 from server.codec.tables import TEXT_LIMIT
-from server.fusion import STRATEGIES
-from server.manifest import NAME_PATTERN
+from server.fusion import BY_TASK, CASCADE
+from server.manifest import NAME_PATTERN, OnFailure
+from server.prediction import Reason
 
-STRATEGY_ENUM: dict[str, Any] = {"enum": list(STRATEGIES)}
+STRATEGY_ENUM: dict[str, Any] = {
+    "enum": [*dict.fromkeys(name for pools in BY_TASK.values() for name in pools), CASCADE]
+}
 
 Number = Annotated[float, Field(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, lt=FLOAT32_LIMIT, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Row = TypeAliasType("Row", "list[Number | None] | list[Row]")
 Cell = Number | Annotated[str, Field(max_length=TEXT_LIMIT)] | None | Row
+
+
+_CONTRIBUTIONS = "With detail=contributions: the answer, less the answer without this member."
 
 
 def _digits(value: object) -> object:
@@ -47,11 +54,11 @@ EnsembleName = Annotated[str, Path(pattern=NAME_PATTERN, description="name of th
 VersionNumber = Annotated[int, Path(ge=1, le=999_999_999, description="its version"), BeforeValidator(_digits)]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PredictRequest(_Model):
+class PredictRequest(Model):
     """Rows, and how their answer is to be made. The options may stand in the query instead."""
 
     model_config = ConfigDict(
@@ -90,34 +97,84 @@ class PredictRequest(_Model):
         dict[str, Weight],
         Field(min_length=1, description="By member, at any scale; for strategies that take weights."),
     ] = _absent()
-    members: Annotated[list[Text], Field(min_length=1, description="Only these take part; else all.")] = _absent()
+    members: Annotated[
+        list[Text],
+        Field(min_length=1, description="Only these take part, or, each after a `-`, all but these; else all."),
+    ] = _absent()
     detail: Annotated[
         list[Detail],
         Field(min_length=1, description="What to add to each prediction.", json_schema_extra={"uniqueItems": True}),
         AfterValidator(_unique),
     ] = _absent()
+    cascade_threshold: Annotated[
+        Share,
+        Field(description="How sure an answer must be for a cascade to stop; else the ensemble's own thresholds."),
+    ] = _absent()
+    deadline_ms: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=LONGEST_MS,
+            description="Milliseconds from when the request came: whoever has not answered by then has no part in it. "
+            "The header X-Request-Deadline-Ms says the same; the nearer of the two counts.",
+        ),
+    ] = _absent()
+    quorum: Annotated[
+        int, Field(ge=1, le=MOST_MEMBERS, description="The least number of members that make an answer.")
+    ] = _absent()
+    on_failure: Annotated[
+        OnFailure, Field(description="Whether a member that fails fails the request, or has no part in its answer.")
+    ] = _absent()
+    abstain_below: Annotated[Share, Field(description="The label is null where the confidence is lower.")] = _absent()
 
 
-class MemberAnswer(_Model):
-    label: str
-    probabilities: list[float]
+class MemberAnswer(Model):
+    """What one member answers: of a classification its label and probabilities, of a regression its values."""
+
+    label: str = _absent()
+    probabilities: list[float] = _absent()
+    values: list[float] = _absent()
 
 
-class Uncertainty(_Model):
-    entropy: Annotated[float, Field(description="Of the answer, in nats.")]
-    mutual_information: Annotated[float, Field(description="Doubt that comes from members' differing, in nats.")]
-    disagreement: Annotated[float, Field(description="Share of members whose best class is another.")]
+class Uncertainty(Model):
+    """Of a regression only the spread, of a classification the others."""
+
+    entropy: Annotated[float, Field(description="Of the answer, in nats.")] = _absent()
+    mutual_information: Annotated[
+        float, Field(description="Doubt that comes from the members' differing, by their weights, in nats.")
+    ] = _absent()
+    disagreement: Annotated[float, Field(description="Share of members whose best class is another.")] = _absent()
+    vote_entropy: Annotated[float, Field(description="Of the shares of the members' votes, in nats.")] = _absent()
+    jensen_shannon: Annotated[
+        float, Field(description="Divergence of the members' answers, each counting the same, in nats.")
+    ] = _absent()
+    spread: Annotated[
+        list[float], Field(description="Weighted standard deviation of the members' values, a target.")
+    ] = _absent()
 
 
-class RowPrediction(_Model):
-    label: str
+class RowEstimate(Model):
+    """Of a regression."""
+
+    values: Annotated[list[float], Field(description="In the order of `targets`.")]
+    members: Annotated[dict[str, MemberAnswer], Field(description="With detail=members.")] = _absent()
+    uncertainty: Annotated[Uncertainty, Field(description="With detail=uncertainty.")] = _absent()
+    contributions: Annotated[dict[str, list[float]], Field(description=_CONTRIBUTIONS)] = _absent()
+
+
+class RowPrediction(Model):
+    """Of a classification."""
+
+    label: Annotated[str | None, Field(description="null where abstain_below leaves it open.")]
     confidence: Annotated[float, Field(description="The probability of the label.")]
     probabilities: Annotated[list[float], Field(description="In the order of `classes`; they sum to 1.")]
     members: Annotated[dict[str, MemberAnswer], Field(description="With detail=members.")] = _absent()
     uncertainty: Annotated[Uncertainty, Field(description="With detail=uncertainty.")] = _absent()
+    contributions: Annotated[dict[str, list[float]], Field(description=_CONTRIBUTIONS)] = _absent()
+    stage: Annotated[int, Field(ge=1, description="Of a cascade: which stage answered.")] = _absent()
 
 
-class PredictResponse(_Model):
+class PredictResponse(Model):
     """One prediction a row, in the rows' order."""
 
     model: str
@@ -126,12 +183,14 @@ class PredictResponse(_Model):
     strategy: str
     members: Annotated[dict[str, float], Field(description="Who took part, with which weight; sums to 1.")]
     degraded: Annotated[bool, Field(description="Whether members are missing that should have taken part.")]
-    missing: list[str]
-    classes: list[str]
-    predictions: list[RowPrediction]
+    missing: Annotated[list[str], Field(description="Who should have taken part, and did not.")]
+    reasons: Annotated[dict[str, Reason], Field(description="If there are missing ones: why, by name.")] = _absent()
+    classes: Annotated[list[str], Field(description="Of a classification.")] = _absent()
+    targets: Annotated[list[str], Field(description="Of a regression.")] = _absent()
+    predictions: list[RowPrediction] | list[RowEstimate]
 
 
-class ErrorBody(_Model):
+class ErrorBody(Model):
     """What every error answers, on every route."""
 
     model_config = ConfigDict(
@@ -150,63 +209,6 @@ class ErrorBody(_Model):
     request_id: str
 
 
-class EnsembleSummary(_Model):
-    name: str
-    versions: list[int]
-    description: str
-
-
-class EnsembleList(_Model):
-    default: Annotated[str, Field(description="The ensemble that /predict asks.")]
-    ensembles: list[EnsembleSummary]
-
-
-class InputDescription(_Model):
-    name: str
-    datatype: str
-    shape: Annotated[list[int], Field(description="Of one row.")]
-    low: float | None
-    high: float | None
-    missing: Annotated[bool, Field(description="Whether a value may be null.")]
-    categories: Annotated[list[str] | None, Field(description="The values that text may have.")]
-    unknown: Annotated[Literal["refuse", "accept"], Field(description="What becomes of other text.")]
-
-
-class StrategyDescription(_Model):
-    summary: str
-    weights: Annotated[
-        Literal["equal", "optional", "fitted"],
-        Field(
-            description="equal: takes none. optional: a request's, else equal. fitted: a request's, else fitted ones."
-        ),
-    ]
-    calibrated: Annotated[bool, Field(description="Whether it combines calibrated probabilities.")]
-
-
-class MemberDescription(_Model):
-    name: str
-    framework: str
-    weights: Annotated[dict[str, float], Field(description="Fitted, by strategy.")]
-    temperature: float
-    cost_us: Annotated[float | None, Field(description="Microseconds a row.")]
-
-
-class EnsembleDescription(_Model):
-    name: str
-    version: int
-    versions: Annotated[list[int], Field(description="That are served.")]
-    description: str
-    created: str
-    task: str
-    classes: list[str]
-    inputs: list[InputDescription]
-    max_batch_size: Annotated[int, Field(description="The most rows that a request may hold.")]
-    default_strategy: str
-    strategies: dict[str, StrategyDescription]
-    members: list[MemberDescription]
-    report: Annotated[Any, Field(description="How it was trained and evaluated, if the version says so.")]
-
-
 _MEANINGS = {
     400: "The request is not valid; `error` says what was expected, what came and where.",
     404: "No such ensemble or version.",
@@ -214,7 +216,8 @@ _MEANINGS = {
     413: "Over a limit: bytes of the body, rows, or pixels.",
     415: "No media type that there is, or none that the ensemble's rows can be read from.",
     500: "A fault of the server's.",
-    503: "Not now: not ready, overloaded, or a member failed.",
+    503: "Not now: not ready, overloaded, or too many members failed.",
+    504: "Too few members have answered in time.",
 }
 
 

@@ -1,0 +1,54 @@
+"""How long members take: measured once, when an ensemble is warmed, and good for deciding what is worth starting."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.ensemble import Ensemble
+from server.rows import Rows
+
+BATCH = 64
+REPEATS = 3
+LONG = 0.1
+"""Seconds; what takes longer is not measured again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds, on one core with nothing else to do: a call of member `m` with `n` rows takes `call[m] + n * row[m]`."""
+
+    call: NDArray[np.float64]
+    """`(n_members,)`"""
+    row: NDArray[np.float64]
+    """`(n_members,)`"""
+
+    def estimate(self, members: Sequence[int], n_rows: int) -> float:
+        """Of these members together, one after the other."""
+        chosen = list(members)
+        return float(self.call[chosen].sum() + n_rows * self.row[chosen].sum())
+
+
+def measure(ensemble: Ensemble, rows: Rows) -> Costs:
+    """Run each member alone on one of the rows, and on a batch of them. Raises MemberFailed."""
+    batch = rows[np.arange(BATCH) % len(rows)]
+    of_one, of_batch = (
+        np.array([_seconds(lambda k=k, part=part: ensemble.ask(part, (k,))) for k in range(len(ensemble.names))])  # type: ignore[misc]
+        for part in (batch[:1], batch)
+    )
+    row = np.maximum(of_batch - of_one, 0) / (BATCH - 1)
+    return Costs(np.maximum(of_one - row, 0), row)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The shortest of a few: whatever else the machine does only makes it longer."""
+    shortest = np.inf
+    for _ in range(REPEATS):
+        began = perf_counter()
+        call()
+        shortest = min(shortest, perf_counter() - began)
+        if shortest > LONG:
+            break
+    return float(shortest)
