@@ -80,6 +80,8 @@ class MemberFailed(CommitteeError):
 class QuorumMissed(MemberFailed):
     """The message names members and reasons, and nothing of files."""
 
+    code = "quorum_missed"
+
 
 class InternalError(CommitteeError):
     code = "internal_error"

@@ -39,6 +39,7 @@ class Stop:
         import onnxruntime
 
         self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = 4
 
     def __call__(self) -> None:
         self.options.terminate = True
@@ -59,7 +60,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, and the log is JSON
         # Threads that spin while idle take the cores from the other workers' sessions.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # A graph may keep its weights in files beside it, which no manifest lists: let it find none.
