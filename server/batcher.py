@@ -7,7 +7,7 @@ batch; the key that has waited longest goes next.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,10 +18,6 @@ K = TypeVar("K", bound=Hashable)
 
 class Work(Protocol):
     """A batch that has begun."""
-
-    @property
-    def released(self) -> "asyncio.Future[None]":
-        """Done once the next batch may begin."""
 
     def leave(self) -> None:
         """One of its items has what it wants, or wants it no more."""
@@ -51,9 +47,9 @@ class Item(Generic[R]):
 
 
 class Batcher(Generic[K, R]):
-    """Starts batches by `begin`, one at a time, of at most `max_rows` rows or of one request."""
+    """Starts batches by `begin`, of at most `max_rows` rows or of one request; the next one when it is told to."""
 
-    def __init__(self, begin: Callable[[K, Sequence[Item[R]], Rows], R], *, max_rows: int) -> None:
+    def __init__(self, begin: Callable[[K, Sequence[Item[R]], Rows, Callable[[], None]], R], *, max_rows: int) -> None:
         self._begin = begin
         self._max_rows = max_rows
         self._queues: OrderedDict[K, deque[Item[R]]] = OrderedDict()
@@ -105,16 +101,16 @@ class Batcher(Generic[K, R]):
             begin = 0
             for item in items:
                 item.at = slice(begin, begin := begin + len(item.rows))
-            run = self._begin(key, items, rows)
+            self._busy = True
+            run = self._begin(key, items, rows, self._release)
         except Exception as exc:  # whatever it is, those who wait must hear of it
+            self._busy = False
             for item in items:
                 item.done.set_exception(exc)
             return
         for item in items:
             item.run = run
-        self._busy = True
-        run.released.add_done_callback(self._on_released)
 
-    def _on_released(self, _: Any) -> None:
+    def _release(self) -> None:
         self._busy = False
         self._next()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +74,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
         self._batcher: Batcher[_Key, Run] = Batcher(self._begin, max_rows=BATCH)
         self._watches = {ensemble: self._watch(ensemble) for ensemble in repository.ensembles()}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[Run] = set()
         self._closed = False
 
     def ensemble(self, name: str | None = None, version: int | None = None) -> Ensemble:
@@ -158,12 +158,19 @@ class Engine:
         have = tuple(member for member in members if member not in missing)
         return self._counted(ensemble, Answered(have, item.run.answers[valid, item.at], missing))
 
-    def _begin(self, key: _Key, items: Sequence[Item[Run]], rows: Rows) -> Run:
+    def _begin(self, key: _Key, items: Sequence[Item[Run]], rows: Rows, release: Callable[[], None]) -> Run:
         run = Run(
-            key.ensemble, key.members, rows, items, apart=key.apart, watch=self._watches[key.ensemble], pool=self._pool
+            key.ensemble,
+            key.members,
+            rows,
+            items,
+            apart=key.apart,
+            watch=self._watches[key.ensemble],
+            pool=self._pool,
+            release=release,
+            on_end=self._running.discard,
         )
-        self._running.add(run.task)
-        run.task.add_done_callback(self._running.discard)
+        self._running.add(run)
         return run
 
     async def _go_on(self, steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from server.batcher import Item
 from server.breaker import Breaker
+from server.call import Call
 from server.costs import Costs
 from server.ensemble import Ensemble
 from server.errors import MemberFailed, first_line
 from server.prediction import Reason
 from server.rows import Rows
-from server.session import Stop
 
 FACTOR, SECONDS = 10, 0.25
 """A call that takes so many times its measured cost, and so much longer, hangs."""
@@ -44,29 +44,11 @@ class Watch:
     """Members of which a call is overdue."""
 
 
-class _Call:
-    """One run of a graph, in a thread."""
-
-    def __init__(self, ensemble: Ensemble, rows: Rows, members: tuple[int, ...], pool: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        self.members = members
-        self.began = loop.time()
-        self.stopped = False
-        self._stop = Stop()
-        self.future = loop.run_in_executor(pool, ensemble.ask, rows, members, self._stop)
-
-    def stop(self) -> None:
-        if not self.stopped:
-            self.stopped = True
-            self._stop()
-
-    async def ended(self, seconds: float) -> bool:
-        """Whether it does within so many seconds."""
-        return bool((await asyncio.wait([self.future], timeout=max(seconds, 0)))[0])
-
-
 class Run:
-    """Begins at once. `answers (n_members, n_rows, n_outputs)` and `valid (n_members, n_rows)` fill up as it goes."""
+    """Begins at once. `answers (n_members, n_rows, n_outputs)` and `valid (n_members, n_rows)` fill up as it goes.
+
+    `release` is called once, when the next batch may begin; `on_end` when nothing of this one runs any more.
+    """
 
     def __init__(
         self,
@@ -78,21 +60,28 @@ class Run:
         apart: bool,
         watch: Watch,
         pool: ThreadPoolExecutor,
+        release: Callable[[], None],
+        on_end: Callable[["Run"], None],
     ) -> None:
         self._ensemble, self._rows, self._items, self._watch, self._pool = ensemble, rows, items, watch, pool
         self._loop = asyncio.get_running_loop()
         self._waiting = len(items)
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._finishing: list[asyncio.Task[None]] = []
-        self._until = [item.until for item in items]
+        self._task: asyncio.Task[None] | None = None
+        self._released, self._release_next, self._on_end = False, release, on_end
+        self._first_until = min(item.until for item in items)
+        self._last_until = max(item.until for item in items)
         self.members = members
-        self.answers = np.empty((len(members), len(rows), len(ensemble.manifest.outputs)), dtype=np.float32)
-        self.valid = np.zeros((len(members), len(rows)), dtype=np.bool_)
+        shape = (len(members), len(rows))
+        self.answers = np.empty((*shape, len(ensemble.manifest.outputs)), dtype=np.float32)
+        self.valid = np.zeros(shape, dtype=np.bool_)
         self.reasons: dict[int, Reason] = {}
         """Of members that have ended without an answer to every row."""
-        self.released: asyncio.Future[None] = self._loop.create_future()
-        self.task = self._loop.create_task(self._carry_out(apart))
-        self.task.add_done_callback(self._end)
+        if apart or any(watch.breakers[member].suspect for member in members):
+            self._go_apart(members)
+        else:
+            self._go_together()
 
     def leave(self) -> None:
         """One of those who wait has gone; when all have, nothing more is started, and what still runs is stopped."""
@@ -101,62 +90,58 @@ class Run:
             for call in self._calls:
                 self._stop(call)
 
-    async def _carry_out(self, apart: bool) -> None:
-        suspects = tuple(member for member in self.members if self._watch.breakers[member].suspect)
-        sound = tuple(member for member in self.members if member not in suspects)
-        if apart or len(sound) == 1:
-            await self._one_by_one(sound)
-        elif sound:
-            await self._together(sound)
-        await self._one_by_one(suspects, suspect=True)
+    # ---- Together: the usual way, without a task of its own ---------------------------------------------------------
+
+    def _go_together(self) -> None:
+        half = (self._first_until - self._loop.time()) / 2  # leaves the other half for them to run one by one
+        call = self._start(self._rows, self.members, self._on_together)
+        self._timer = self._loop.call_later(min(self._patience(self.members), max(half, 0)), self._overdue, call)
+
+    def _on_together(self, call: Call) -> None:
+        self._timer.cancel()
+        if isinstance(call.error, MemberFailed):
+            self._go_apart(self.members)
+            return
+        if call.error is None:
+            self._store(call)
+        self._end(call.error)
+
+    def _overdue(self, call: Call) -> None:
+        """The call together takes too long: perhaps one of them hangs."""
+        if call.done:
+            return
+        call.on_end = None
+        self._stop(call)
+        self._go_apart(self.members, after=call)
+
+    # ---- Apart ------------------------------------------------------------------------------------------------------
+
+    def _go_apart(self, members: tuple[int, ...], after: Call | None = None) -> None:
+        self._task = self._loop.create_task(self._apart(members, after))
+        self._task.add_done_callback(lambda task: self._end(task.exception()))
+
+    async def _apart(self, members: tuple[int, ...], after: Call | None) -> None:
+        if after is not None and not await after.ended(STUCK_SECONDS):
+            self._release()
+        suspects = [member for member in members if self._watch.breakers[member].suspect]
+        await self._one_by_one([member for member in members if member not in suspects])
+        if suspects:
+            self._release()  # whatever becomes of these, the next batch need not wait for it
+            await self._one_by_one(suspects)
         if self._finishing:
             await asyncio.wait(self._finishing)
             for task in self._finishing:
                 task.result()
 
-    def _end(self, task: "asyncio.Task[None]") -> None:
-        self._release()
-        for item in self._items:
-            if not item.done.done() and (fault := task.exception()):
-                item.done.set_exception(fault)
-            item.wake()
-
-    def _release(self) -> None:
-        """Let the next batch begin."""
-        if not self.released.done():
-            self.released.set_result(None)
-
-    # ---- Calls ------------------------------------------------------------------------------------------------------
-
-    async def _together(self, members: tuple[int, ...]) -> None:
-        """All in one call; if that comes to nothing, one by one."""
-        call = self._start(self._rows, members)
-        half = (min(self._until) - self._loop.time()) / 2  # leaves the other half for them to run one by one
-        if await call.ended(min(self._patience(members), half)):
-            try:
-                self._store(call, *call.future.result())
-                return
-            except MemberFailed:
-                pass
-        else:
-            self._stop(call)
-            if not await call.ended(STUCK_SECONDS):
-                self._release()
-            call.future.cancelled() or call.future.exception()  # it is looked at, or the loop complains
-        await self._one_by_one(members)
-
-    async def _one_by_one(self, members: tuple[int, ...], *, suspect: bool = False) -> None:
+    async def _one_by_one(self, members: Sequence[int]) -> None:
         """The cheapest first. One that is slow is not waited for: the next starts beside it."""
-        if suspect and members:
-            self._release()  # whatever becomes of these, the next batch need not wait for it
         for member in sorted(members, key=lambda member: self._cost((member,))):
             if reason := self._why_not(member):
                 self.reasons[member] = reason
                 continue
             call = self._start(self._rows, (member,))
-            self._finishing.append(self._loop.create_task(self._finish(call, suspect=suspect)))
-            patience = EARLY_FACTOR * self._cost((member,)) + EARLY_SECONDS
-            if not await call.ended(patience):
+            self._finishing.append(self._loop.create_task(self._finish(call)))
+            if not await call.ended(EARLY_FACTOR * self._cost((member,)) + EARLY_SECONDS):
                 self._release()
 
     def _why_not(self, member: int) -> Reason | None:
@@ -165,63 +150,80 @@ class Run:
             return "deadline"
         if member in self._watch.hanging:
             return "hanging"
-        if self._loop.time() + self._cost((member,)) > max(self._until):
+        if self._loop.time() + self._cost((member,)) > self._last_until:
             return "not_started"
         return None
 
-    async def _finish(self, call: _Call, *, suspect: bool) -> None:
+    async def _finish(self, call: Call) -> None:
         """See one member's call to its end."""
         (member,) = call.members
         breaker = self._watch.breakers[member]
+        suspect = breaker.suspect
         if not await call.ended(self._patience(call.members)):
             self._watch.hanging.add(member)
-            if suspect:
+            if suspect:  # it is not waited for as long as another time
                 self._stop(call)
-            await asyncio.wait([call.future])
+            await call.ended()
             self._watch.hanging.discard(member)
         hung = self._loop.time() - call.began >= self._patience(call.members)
-        try:
-            self._store(call, *call.future.result())
-        except MemberFailed as exc:
-            if not call.stopped:
-                await self._raised(member, exc)
-            elif hung:
-                self._failed(member, "hanging" if suspect else "deadline", "it was stopped: it took too long")
-            else:
-                self.reasons[member] = "deadline"
-                breaker.was_late()
+        if not isinstance(call.error, MemberFailed):
+            self._store(call)
+        elif not call.stopped:
+            await self._raised(member, call.error)
+        elif hung:
+            self._failed(member, "hanging" if suspect else "deadline", "it was stopped: it took too long")
+        else:
+            self.reasons[member] = "deadline"
+            breaker.was_late()
 
     async def _raised(self, member: int, exc: MemberFailed) -> None:
         """Over some row, perhaps only of one request: the others' are run again without it."""
         if len(self._items) > 1:
             for item in self._items:
                 call = self._start(self._rows[item.at], (member,))
-                await asyncio.wait([call.future])
-                if call.future.exception() is None:
-                    self._put(member, item.at, *call.future.result())
+                await call.ended()
+                if call.error is None:
+                    self._put(member, item.at, *call.result())
         if self.valid[self.members.index(member)].any():
             self.reasons[member] = "raised"
             self._watch.breakers[member].answered()
         else:
             self._failed(member, "raised", first_line(exc))
 
-    def _start(self, rows: Rows, members: tuple[int, ...]) -> _Call:
-        call = _Call(self._ensemble, rows, members, self._pool)
+    # ---- Calls ------------------------------------------------------------------------------------------------------
+
+    def _start(self, rows: Rows, members: tuple[int, ...], on_end: Callable[[Call], None] | None = None) -> Call:
+        call = Call(self._ensemble, rows, members, self._pool, on_end)
         self._calls.append(call)
         return call
 
-    def _stop(self, call: _Call) -> None:
-        if not call.future.done():
+    def _stop(self, call: Call) -> None:
+        if not call.done:
             call.stop()
             self._loop.call_later(STUCK_SECONDS, self._see_stopped, call)
 
-    def _see_stopped(self, call: _Call) -> None:
-        if not call.future.done():
+    def _see_stopped(self, call: Call) -> None:
+        if not call.done:
             self._watch.on_stuck()
+
+    def _release(self) -> None:
+        """Let the next batch begin."""
+        if not self._released:
+            self._released = True
+            self._release_next()
+
+    def _end(self, fault: BaseException | None) -> None:
+        for item in self._items:
+            if fault is not None and not item.done.done():
+                item.done.set_exception(fault)
+            item.wake()
+        self._release()
+        self._on_end(self)
 
     # ---- Answers ----------------------------------------------------------------------------------------------------
 
-    def _store(self, call: _Call, answers: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    def _store(self, call: Call) -> None:
+        answers, valid = call.result()
         if call.members == self.members:
             self.answers, self.valid = answers, valid
         for place, member in enumerate(call.members):

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -86,6 +87,12 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
+@cache
+def _of(metric: Any, *labels: object) -> Any:
+    """A metric with these labels: to find it there anew takes longer than to count. There are as many as members."""
+    return metric.labels(*labels)
+
+
 def count_prediction(
     *,
     ensemble: str,
@@ -102,26 +109,26 @@ def count_prediction(
     `disagreements` gives, by member, the rows on which it had another label; `by_stage` the rows that each stage of a
     cascade has answered; `abstained` those that were too doubtful.
     """
-    _PREDICTIONS.labels(ensemble, version, strategy).inc()
-    _ROWS.labels(ensemble, version, strategy).inc(rows)
+    _of(_PREDICTIONS, ensemble, version, strategy).inc()
+    _of(_ROWS, ensemble, version, strategy).inc(rows)
     if degraded:
-        _DEGRADED.labels(ensemble, version).inc()
+        _of(_DEGRADED, ensemble, version).inc()
     if abstained:
-        _ABSTAINED.labels(ensemble, version).inc(abstained)
+        _of(_ABSTAINED, ensemble, version).inc(abstained)
     for stage, count in enumerate(by_stage, start=1):
-        _STAGES.labels(ensemble, version, stage).inc(count)
+        _of(_STAGES, ensemble, version, stage).inc(count)
     for member, count in disagreements.items():
-        _DISAGREEMENTS.labels(ensemble, version, member).inc(count)
+        _of(_DISAGREEMENTS, ensemble, version, member).inc(count)
 
 
 def count_members(ensemble: str, version: int, outcomes: Mapping[str, str]) -> None:
     """One request to some members: by member, `answered`, or why it did not."""
     for member, outcome in outcomes.items():
-        _MEMBERS.labels(ensemble, version, member, outcome).inc()
+        _of(_MEMBERS, ensemble, version, member, outcome).inc()
 
 
 def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> None:
-    _CIRCUITS.labels(ensemble, version, member).set(is_open)
+    _of(_CIRCUITS, ensemble, version, member).set(is_open)
 
 
 def count_request(*, route: str, method: str, status: int, seconds: float) -> None:
