@@ -154,7 +154,7 @@ class Engine:
             return self._counted(ensemble, Answered(members, item.run.answers[:, item.at], missing))
         for member, fine in zip(members, valid, strict=True):
             if not fine:
-                missing[member] = item.run.reasons.get(member, "deadline")
+                missing[member] = item.run.reason(member, item)
         have = tuple(member for member in members if member not in missing)
         return self._counted(ensemble, Answered(have, item.run.answers[valid, item.at], missing))
 

@@ -154,7 +154,8 @@ def are_valid(answers: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
     """Which of the rows `(…, n_outputs)` are, but for rounding, probabilities that sum to 1; or all finite."""
     if task == "regression":
         return np.asarray(np.isfinite(answers).all(axis=-1))
-    off = np.abs(answers.sum(axis=-1) - 1)  # NaN compares as false
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities, and what is too large to add up
+        off = np.abs(answers.sum(axis=-1) - 1)  # NaN compares as false
     return np.asarray((off <= SUM_TOLERANCE) & (answers.min(axis=-1) >= -SUM_TOLERANCE))
 
 

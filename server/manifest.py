@@ -176,7 +176,7 @@ def check_outputs(task: Task, classes: list[str], targets: list[str]) -> None:
     if not own:
         raise PydanticCustomError("missing", f"{wanted}: Field required: a {task} has {wanted}")
     if strange:
-        raise ValueError(f"{other}: a {task} has none, but {wanted}; got {len(strange)}")
+        raise PydanticCustomError("strange", f"{other}: a {task} has none, but {wanted}; got {len(strange)}")
 
 
 def _check_stages(cascade: CascadeSpec, names: list[str]) -> None:

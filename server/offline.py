@@ -14,14 +14,14 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from server.codec.answers import describe_rows
+from server.codec.answers import Row, describe_rows
 from server.codec.arrays import encode_npy
 from server.codec.bodies import decode_predict
 from server.codec.media import CSV, JPEG, JSON, NPY, PNG, WEBP, Media
 from server.codec.options import DETAILS, OPTIONS, RequestOptions, for_engine, join, parse_options
 from server.engine import Engine, Limits
 from server.ensemble import Ensemble
-from server.errors import CommitteeError, InvalidInput, NotFound
+from server.errors import CommitteeError, DeadlineExceeded, InvalidInput, MemberFailed, NotFound
 from server.manifest import Manifest
 from server.prediction import Prediction
 from server.repository import Repository, choose_versions, find_ensembles, load_version
@@ -140,7 +140,9 @@ def _load(models: Path, name: str, version: int | None) -> Ensemble:
 
 async def _answer_all(ensemble: Ensemble, files: Sequence[Path], asked: RequestOptions) -> list[Answered]:
     manifest = ensemble.manifest
-    engine = Engine(Repository([ensemble]), default=manifest.name, limits=Limits(deadline=math.inf))
+    # No circuits: they open and close by the clock, and what a row is answered by must not depend on that.
+    limits = Limits(deadline=math.inf, breaker_failures=0)
+    engine = Engine(Repository([ensemble]), default=manifest.name, limits=limits)
     answered = []
     try:
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -148,7 +150,10 @@ async def _answer_all(ensemble: Ensemble, files: Sequence[Path], asked: RequestO
             for batch in _merge(read, min(manifest.max_batch_size, BATCH)):
                 # Nobody would see that some rows of a file were answered by fewer members than others.
                 options = replace(batch.options, on_failure=batch.options.on_failure or "fail")
-                prediction = await engine.infer(ensemble, batch.rows, for_engine(options))
+                try:
+                    prediction = await engine.infer(ensemble, batch.rows, for_engine(options))
+                except (MemberFailed, DeadlineExceeded) as exc:
+                    raise type(exc)(f"{_files_of(batch)}: {exc.message}") from exc
                 answered.append(Answered(batch, prediction))
     finally:
         await engine.close()
@@ -188,17 +193,29 @@ def _join(batches: Sequence[Batch]) -> Batch:
     return Batch(sources, np.concatenate([batch.rows for batch in batches]), batches[0].options)
 
 
+def _files_of(batch: Batch) -> str:
+    (first, _), (last, _) = batch.sources[0], batch.sources[-1]
+    return first if first == last else f"{first} to {last}"
+
+
 def _render_table(answers: Sequence[Answered]) -> bytes:
     """A line a row, in columns."""
-    lines = [("file", "row", "label", "confidence")]
+    targets = answers[0].prediction.ensemble.manifest.targets
+    lines = [("file", "row", *(map(_printable, targets) if targets else ("label", "confidence")))]
     for answer in answers:
-        fused, classes = answer.prediction.fused, answer.prediction.ensemble.manifest.classes
-        labels = fused.labels.tolist()
-        for (name, row), label, probabilities in zip(answer.batch.sources, labels, fused.probabilities, strict=True):
-            lines.append((_printable(name), str(row), _printable(classes[label]), f"{probabilities[label]:.4f}"))
+        for (name, row), described in zip(answer.batch.sources, describe_rows(answer.prediction), strict=True):
+            lines.append((_printable(name), str(row), *_cells(described)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
     return ("\n".join(rows) + "\n").encode()
+
+
+def _cells(described: Row) -> Sequence[str]:
+    """Of a regression its values; else the label, `-` where it is left open, and the confidence."""
+    if "values" in described:
+        return [f"{value:.6g}" for value in described["values"]]
+    label = described["label"]
+    return "-" if label is None else _printable(label), f"{described['confidence']:.4f}"
 
 
 def _render_json(answers: Sequence[Answered]) -> bytes:

@@ -76,12 +76,17 @@ class Run:
         shape = (len(members), len(rows))
         self.answers = np.empty((*shape, len(ensemble.manifest.outputs)), dtype=np.float32)
         self.valid = np.zeros(shape, dtype=np.bool_)
-        self.reasons: dict[int, Reason] = {}
-        """Of members that have ended without an answer to every row."""
+        self._reasons: dict[int, Reason] = {}
+        self._raised_over: set[tuple[int, int]] = set()
+        """Members, and where the rows of a request begin that they raise over."""
         if apart or any(watch.breakers[member].suspect for member in members):
             self._go_apart(members)
         else:
             self._go_together()
+
+    def reason(self, member: int, item: Item["Run"]) -> Reason:
+        """Why a member has not answered the rows of a request."""
+        return "raised" if (member, item.at.start) in self._raised_over else self._reasons.get(member, "deadline")
 
     def leave(self) -> None:
         """One of those who wait has gone; when all have, nothing more is started, and what still runs is stopped."""
@@ -95,10 +100,16 @@ class Run:
     def _go_together(self) -> None:
         half = (self._first_until - self._loop.time()) / 2  # leaves the other half for them to run one by one
         call = self._start(self._rows, self.members, self._on_together)
-        self._timer = self._loop.call_later(min(self._patience(self.members), max(half, 0)), self._overdue, call)
+        early = EARLY_FACTOR * self._cost(self.members) + EARLY_SECONDS
+        # Nobody behind them waits for a batch that may hang; whether it does is seen later.
+        self._timers = [
+            self._loop.call_later(early, self._release),
+            self._loop.call_later(min(self._patience(self.members), max(half, 0)), self._overdue, call),
+        ]
 
     def _on_together(self, call: Call) -> None:
-        self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
         if isinstance(call.error, MemberFailed):
             self._go_apart(self.members)
             return
@@ -137,7 +148,7 @@ class Run:
         """The cheapest first. One that is slow is not waited for: the next starts beside it."""
         for member in sorted(members, key=lambda member: self._cost((member,))):
             if reason := self._why_not(member):
-                self.reasons[member] = reason
+                self._reasons[member] = reason
                 continue
             call = self._start(self._rows, (member,))
             self._finishing.append(self._loop.create_task(self._finish(call)))
@@ -173,7 +184,7 @@ class Run:
         elif hung:
             self._failed(member, "hanging" if suspect else "deadline", "it was stopped: it took too long")
         else:
-            self.reasons[member] = "deadline"
+            self._reasons[member] = "deadline"
             breaker.was_late()
 
     async def _raised(self, member: int, exc: MemberFailed) -> None:
@@ -182,10 +193,12 @@ class Run:
             for item in self._items:
                 call = self._start(self._rows[item.at], (member,))
                 await call.ended()
-                if call.error is None:
+                if isinstance(call.error, MemberFailed):
+                    self._raised_over.add((member, item.at.start))
+                else:
                     self._put(member, item.at, *call.result())
         if self.valid[self.members.index(member)].any():
-            self.reasons[member] = "raised"
+            self._reasons[member] = "invalid"
             self._watch.breakers[member].answered()
         else:
             self._failed(member, "raised", first_line(exc))
@@ -232,7 +245,7 @@ class Run:
             if valid[place].all():
                 self._watch.breakers[member].answered()
                 continue
-            self.reasons[member] = "invalid"
+            self._reasons[member] = "invalid"
             if not valid[place].any():
                 self._failed(member, "invalid", "it answered NaN, infinity or no distribution")
 
@@ -241,7 +254,7 @@ class Run:
         self.answers[place, at], self.valid[place, at] = answers[0], valid[0]
 
     def _failed(self, member: int, reason: Reason, why: str) -> None:
-        self.reasons[member] = reason
+        self._reasons[member] = reason
         if not self._watch.breakers[member].suspect:
             self._watch.on_failure(member, reason, why)
         self._watch.breakers[member].failed(self._loop.time())

@@ -45,7 +45,7 @@ def measure(probabilities: NDArray[np.float32], weights: NDArray[np.float32], fu
         entropy=entropy(fused.probabilities),
         mutual_information=_divergence(probabilities, entropies, weights),
         disagreement=(votes != fused.labels).mean(axis=0, dtype=np.float32),
-        vote_entropy=entropy(weighted_sum(equal, ballots)),
+        vote_entropy=entropy(ballots.mean(axis=0, dtype=np.float32)),
         jensen_shannon=_divergence(probabilities, entropies, equal),
     )
 

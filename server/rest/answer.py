@@ -45,7 +45,7 @@ def check_options(form: str, options: RequestOptions) -> None:
     if form == JSON:
         return
     for name in ("detail", "abstain_below"):
-        if getattr(options, name):
+        if getattr(options, name) is not None:
             raise InvalidInput(f"{name}: expected none with Accept: {form}, which holds the probabilities; got some")
 
 

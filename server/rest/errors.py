@@ -40,6 +40,7 @@ STATUSES: dict[type[CommitteeError], int] = {
     Overloaded: 503,
     NotReady: 503,
     MemberFailed: 503,
+    QuorumMissed: 503,
     DeadlineExceeded: 504,
 }
 """An error has the status of the nearest of its classes that stands here."""

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server import costs
+from server.costs import Costs, measure
+from server.errors import MemberFailed
+from server.repository import load_version
+from tests import faulty, tiny
+
+
+@pytest.mark.parametrize(
+    ("members", "n_rows", "seconds"), [((0,), 1, 1.1), ((1,), 10, 4.0), ((0, 1), 10, 6.0), ((), 5, 0)]
+)
+def test_a_call_costs_something_and_every_row_more(members: tuple[int, ...], n_rows: int, seconds: float) -> None:
+    assert Costs(np.array([1.0, 2.0]), np.array([0.1, 0.2])).estimate(members, n_rows) == pytest.approx(seconds)
+
+
+def test_every_member_is_measured(tmp_path: Path) -> None:
+    measured = measure(load_version(tiny.write_packed(tmp_path)), tiny.rows(3))
+    assert measured.call.shape == measured.row.shape == (3,)
+    assert (measured.call > 0).all()
+    assert (measured.row >= 0).all()
+
+
+def test_costs_are_those_of_the_members_apart_on_one_row_and_on_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = load_version(tiny.write_ensemble(tmp_path, n_members=2))
+    asked: list[tuple[int, tuple[int, ...]]] = []
+    answer = ensemble.ask
+
+    def ask(rows: tiny.NDArray[np.float32], members: tuple[int, ...]) -> object:
+        asked.append((len(rows), members))
+        return answer(rows, members)
+
+    monkeypatch.setattr(ensemble, "ask", ask)
+    clock = iter(range(1000))
+    monkeypatch.setattr(costs, "perf_counter", lambda: next(clock) * 0.01)
+    measure(ensemble, tiny.rows(5))
+    assert asked == [
+        *[(1, (0,))] * costs.REPEATS,
+        *[(1, (1,))] * costs.REPEATS,
+        *[(costs.BATCH, (0,))] * costs.REPEATS,
+        *[(costs.BATCH, (1,))] * costs.REPEATS,
+    ]
+
+
+def test_what_takes_long_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = load_version(tiny.write_ensemble(tmp_path, n_members=1))
+    clock = iter(range(1000))
+    monkeypatch.setattr(costs, "perf_counter", lambda: float(next(clock)))
+    measured = measure(ensemble, tiny.rows(5))
+    assert next(clock) == 4  # two calls, each looked at before and after
+    assert measured.estimate((0,), 1) == pytest.approx(1.0)
+
+
+def test_a_member_that_fails_cannot_be_measured(tmp_path: Path) -> None:
+    with pytest.raises(MemberFailed):
+        measure(load_version(faulty.write(tmp_path)), faulty.rows(1, faulty.RAISE))
