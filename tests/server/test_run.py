@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from server.session import Stop
 from tests import faulty, tiny
 
 OTHERS = ("m1", "m2")
+HUNG = ("deadline", "hanging")
+"""Whoever hangs is waited for until the deadline, and the next time not so long."""
 SECONDS = 60
 """How long to wait for what must happen; it takes well under one."""
 
@@ -60,15 +62,16 @@ async def ask(engine: Engine, x: NDArray[np.float32], **options: Any) -> Predict
     return await engine.infer(engine.ensemble(), x, Options(**options))
 
 
-def assert_answered_by_others(prediction: Prediction, x: NDArray[np.float32], reason: str) -> None:
-    """To the bit what the others alone would answer, and it says so."""
+def assert_answered_by_others(prediction: Prediction, x: NDArray[np.float32], *reasons: str) -> None:
+    """To the bit what the others alone would answer, and it says so, with one of these reasons."""
     expected = drive(
         prediction.ensemble,
         make_plan(prediction.ensemble, Options(members=OTHERS)),
         len(x),
         lambda asked: prediction.ensemble.run(x, asked.members),
     )
-    assert prediction.missing == {faulty.FAULTY: reason}
+    assert prediction.missing.keys() == {faulty.FAULTY}
+    assert prediction.missing[faulty.FAULTY] in reasons
     assert prediction.members == (0, 1)
     assert_array_equal(prediction.weights, expected.weights)
     assert_array_equal(prediction.fused.probabilities, expected.fused.probabilities)
@@ -82,15 +85,15 @@ def assert_answered_by_all(prediction: Prediction, x: NDArray[np.float32]) -> No
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("fault", "reason"), [(faulty.RAISE, "raised"), (faulty.NAN, "invalid"), (faulty.HANG, "deadline")]
+    ("fault", "reasons"), [(faulty.RAISE, ["raised"]), (faulty.NAN, ["invalid"]), (faulty.HANG, HUNG)]
 )
 def test_a_member_that_fails_is_left_out_and_back_again_when_it_works(
-    ensemble: Ensemble, fault: float, reason: str
+    ensemble: Ensemble, fault: float, reasons: Sequence[str]
 ) -> None:
     async def test(engine: Engine) -> None:
         bad, good = faulty.rows(5, fault, at=3), faulty.rows(5)
         for _ in range(3):
-            assert_answered_by_others(await ask(engine, bad, deadline_ms=600), bad, reason)
+            assert_answered_by_others(await ask(engine, bad, deadline_ms=600), bad, *reasons)
             assert_answered_by_all(await ask(engine, good), good)
 
     serve(ensemble, test)
@@ -101,7 +104,7 @@ def test_a_member_that_hangs_costs_no_thread_however_often(ensemble: Ensemble) -
     async def test(engine: Engine) -> None:
         bad = faulty.rows(2, faulty.HANG)
         for _ in range(6):
-            assert_answered_by_others(await ask(engine, bad, deadline_ms=400), bad, "deadline")
+            assert_answered_by_others(await ask(engine, bad, deadline_ms=400), bad, *HUNG)
         assert threading.active_count() < 10
         assert not engine.stuck
 
@@ -147,7 +150,7 @@ def test_every_request_of_a_batch_has_its_own_deadline(ensemble: Ensemble) -> No
         bad = faulty.rows(2, faulty.HANG)
         waiting = [asyncio.create_task(ask(engine, bad, deadline_ms=ms)) for ms in (60_000, 800, 40_000, 1200)]
         for k in (1, 3):
-            assert_answered_by_others(await waiting[k], bad, "deadline")
+            assert_answered_by_others(await waiting[k], bad, *HUNG)
         assert not waiting[0].done()
         for task in waiting:
             task.cancel()
@@ -319,7 +322,7 @@ def test_a_call_that_cannot_be_stopped_is_reported_and_holds_up_nobody(
 
     async def test(engine: Engine) -> None:
         bad, good = faulty.rows(1, faulty.HANG), faulty.rows(3)
-        assert_answered_by_others(await ask(engine, bad, deadline_ms=800), bad, "deadline")
+        assert_answered_by_others(await ask(engine, bad, deadline_ms=800), bad, *HUNG)
         prediction = await ask(engine, good)
         assert prediction.missing in ({}, {faulty.FAULTY: "hanging"})
         await asyncio.sleep(0.1)
@@ -340,13 +343,10 @@ def test_what_nobody_foresaw_reaches_whoever_waits(tmp_path: Path) -> None:
     vars(broken).update(vars(load_version(faulty.write(tmp_path))))
 
     async def test(engine: Engine) -> None:
-        for options in ({}, {"members": ["m1"]}, {"deadline_ms": 0.5}):
-            try:
+        engine._watches[broken].costs.call[:] = 1.0  # so that a deadline of two seconds is near
+        for options in ({}, {"members": ["m1"]}, {"deadline_ms": 2_000}):
+            with pytest.raises(ZeroDivisionError, match="a fault of ours"):
                 await ask(engine, tiny.rows(3), **options)
-            except (ZeroDivisionError, DeadlineExceeded) as exc:
-                assert isinstance(exc, ZeroDivisionError) or "deadline_ms" in options
-            else:
-                pytest.fail("it was answered")
         assert (await ask(engine, tiny.rows(2))).missing == {}
 
     serve(broken, test)
