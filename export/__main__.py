@@ -1,4 +1,4 @@
-"""`committee-export`: trains or brings models, converts and publishes them as ensembles."""
+"""`committee-export`: trains or brings models, converts and publishes them as ensembles, and evaluates these."""
 
 import argparse
 import os
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from export.commands import Done, add_commands
 from export.errors import ExportError
+from export.evaluation import add_evaluate, share
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _pack(options: argparse.Namespace, progress: Progress) -> Done:
     from export import shown
+    from export.cascade import TOLERANCE
     from export.formats import Trust
     from export.options import read_adaptations, read_members
     from export.pack import pack
@@ -52,6 +54,7 @@ def _pack(options: argparse.Namespace, progress: Progress) -> Done:
         version_of=options.version_of,
         out=options.out,
         description=options.description,
+        cascade_tolerance=TOLERANCE if options.cascade_tolerance is None else options.cascade_tolerance,
         seed=options.seed,
         progress=progress,
     )
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help=what, description=f"{what[0].upper()}{what[1:]}.")
     _pack_options(pack)
     pack.set_defaults(run=_pack)
+    add_evaluate(commands)
     return parser
 
 
@@ -101,6 +105,12 @@ def _pack_options(pack: argparse.ArgumentParser) -> None:
     pack.add_argument("--out", type=Path, default=Path("models"), help="the model repository (default: models)")
     pack.add_argument("--version-of", action="store_true", help="NAME is there already: publish its next version")
     pack.add_argument("--description", default="", help="what stands in the manifest and the model card")
+    pack.add_argument(
+        "--cascade-tolerance",
+        type=share,
+        metavar="SHARE",
+        help="of rows, by which the accuracy of a cascade may lie below that of all members (default: 0.0005)",
+    )
     pack.add_argument("--seed", type=int, default=0, help="of the split of the data (default: 0)")
     pack.add_argument(
         "--allow-pickle", action="store_true", help="open .joblib and .pkl files, which run code: only your own"

@@ -1,30 +1,36 @@
 """Builds an ensemble of converted members: packs them, fits their fusion, scores it, and publishes it.
 
 What each split is for: *validation* fits the weights and chooses the default strategy, *calibration* fits the
-temperatures and chooses between two fits of the weights, *test* is looked at once, for the report.
+temperatures and chooses between two fits of the weights, both fit the final estimator and the cascade, *test* is looked
+at once, for the report.
 """
 
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 from rich.progress import Progress
 
 from export import card, report
 from export.baselines import compare_with_baselines
 from export.candidate import Candidate
+from export.cascade import TOLERANCE
 from export.costs import measure_costs
 from export.datasets import Dataset
 from export.errors import Mismatch
-from export.evaluate import evaluate
+from export.evaluate import Evaluation, evaluate
 from export.fit import Fitted, fit_fusion
-from export.packed import MEMBER_PROBABILITIES, check_packed, pack_graphs
+from export.packed import MEMBER_PROBABILITIES, STACKED, check_packed, pack_graphs
 from export.publish import list_files, make_vectors, next_version, publish
+from export.replay import replay
 from server.ensemble import Ensemble
-from server.fusion import STRATEGIES, Fused, by_highest, fuse
-from server.manifest import REPLAY_TOLERANCE, VECTORS_FILE, Manifest, MemberSpec
+from server.fusion import CASCADE, Fused, by_highest
+from server.manifest import REPLAY_TOLERANCE, VECTORS_FILE, FinalEstimatorSpec, Manifest, MemberSpec
+from server.plan import Options
 from server.rows import Rows, is_table
 
 PACKED_FILE = "ensemble.onnx"
@@ -47,21 +53,21 @@ def build(
     seed: int,
     progress: Progress,
     fitted: Fitted | None = None,
+    cascade_tolerance: float = TOLERANCE,
     notes: Sequence[str] = (),
 ) -> Path:
     """Publish the candidates as the next version of ensemble `name` under `out`; returns its folder.
 
-    `fitted` is what `fit_fusion` found for these very candidates, in their order; None fits them here. `notes` are for
-    the report. A data set without test rows has no labels: then nothing is fitted or scored, all members weigh the
-    same, and there is no report. Raises Mismatch, PackingError or PublishError; then nothing is published.
+    `fitted` is what `fit_fusion` found for these very candidates, in their order; None fits them here, a cascade within
+    `cascade_tolerance`. `notes` are for the report. A data set without test rows has no labels: then nothing is fitted
+    or scored, all members weigh the same, and there is no report. Raises Mismatch, PackingError, ParityError or
+    PublishError; then nothing is published.
     """
     names = [candidate.name for candidate in candidates]
     if fitted is not None and fitted.names != names:
         raise Mismatch(f"ensemble {name!r}: expected a fit of {', '.join(names)}, got one of {', '.join(fitted.names)}")
     models = {candidate.name: candidate.model for candidate in candidates}
-    packed = pack_graphs(models, dataset.inputs, len(dataset.classes))
-    check_packed(packed, models, dataset.validation.x[:N_PROOF_ROWS])
-    files = {PACKED_FILE: packed.SerializeToString()}
+    files = {PACKED_FILE: _pack(models, dataset)}
     draft = Manifest(
         name=name,
         version=next_version(out, name),
@@ -78,7 +84,16 @@ def build(
     members = [spec.model_copy(update={"cost_us": round(costs[spec.name], 2)}) for spec in draft.members]
     timed = draft.model_copy(update={"members": members})
     if len(dataset.test):
-        manifest, texts = _fitted_and_scored(timed, ensemble, files, candidates, dataset, fitted, seed, progress, notes)
+        answers = {
+            split: predict(ensemble, getattr(dataset, split).x, progress, f"predict {split}")
+            for split in ("validation", "calibration", "test")
+        }
+        fitted = fitted or _fit(timed, answers, dataset, cascade_tolerance)
+        if fitted.stacking is not None:
+            files = {PACKED_FILE: _pack(models, dataset, fitted.stacking.model)}
+        manifest = _with_fit(timed, fitted)
+        ensemble = Ensemble(manifest, files, where=ensemble.where)
+        texts = _scored(ensemble, answers, candidates, dataset, fitted, seed, notes)
     else:
         manifest, texts = timed, {card.CARD_FILE: card.render_unmeasured(timed, candidates).encode()}
     rows = _vector_rows(dataset)
@@ -86,32 +101,54 @@ def build(
     return publish(out, manifest.model_copy(update={"files": list_files(files)}), files)
 
 
-def _fitted_and_scored(
-    draft: Manifest,
-    ensemble: Ensemble,
-    files: Mapping[str, bytes],
-    candidates: Sequence[Candidate],
-    dataset: Dataset,
-    fitted: Fitted | None,
-    seed: int,
-    progress: Progress,
-    notes: Sequence[str],
-) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest with what was fitted, and the report and the card."""
-    answers = {
-        split: predict(ensemble, getattr(dataset, split).x, progress, f"predict {split}")
-        for split in ("validation", "calibration", "test")
-    }
-    if fitted is None:
-        fitted = fit_fusion(
-            ensemble.names, answers["validation"], dataset.validation.y, answers["calibration"], dataset.calibration.y
-        )
+def _pack(models: Mapping[str, ModelProto], dataset: Dataset, final_estimator: ModelProto | None = None) -> bytes:
+    """The packed graph, proven on rows of the validation split."""
+    packed = pack_graphs(models, dataset.inputs, len(dataset.classes), final_estimator)
+    check_packed(packed, models, dataset.validation.x[:N_PROOF_ROWS], final_estimator)
+    return bytes(packed.SerializeToString())
+
+
+def _fit(
+    draft: Manifest, answers: Mapping[str, NDArray[np.float32]], dataset: Dataset, cascade_tolerance: float
+) -> Fitted:
+    return fit_fusion(
+        [spec.name for spec in draft.members],
+        answers["validation"],
+        dataset.validation.y,
+        answers["calibration"],
+        dataset.calibration.y,
+        costs_us=[spec.cost_us or 0.0 for spec in draft.members],
+        cascade_tolerance=cascade_tolerance,
+    )
+
+
+def _with_fit(draft: Manifest, fitted: Fitted) -> Manifest:
     members = [
         spec.model_copy(update={"weights": fitted.weights[spec.name], "temperature": fitted.temperatures[spec.name]})
         for spec in draft.members
     ]
-    manifest = draft.model_copy(update={"members": members, "default_strategy": fitted.default_strategy})
-    fused = fuse_all(Ensemble(manifest, files, where=ensemble.where), answers["test"])
+    estimator = fitted.stacking and FinalEstimatorSpec(file=PACKED_FILE, output=STACKED)
+    return draft.model_copy(
+        update={
+            "members": members,
+            "default_strategy": fitted.default_strategy,
+            "final_estimator": estimator,
+            "cascade": fitted.cascade,
+        }
+    )
+
+
+def _scored(
+    ensemble: Ensemble,
+    answers: Mapping[str, NDArray[np.float32]],
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    fitted: Fitted,
+    seed: int,
+    notes: Sequence[str],
+) -> dict[str, bytes]:
+    """The report and the card."""
+    fused = fuse_all(ensemble, answers["test"])
     scored = evaluate(fused, dataset.test.y, seed=seed)
     baselines = compare_with_baselines(
         fused[fitted.default_strategy],
@@ -122,11 +159,31 @@ def _fitted_and_scored(
         dataset.test.y,
         seed=seed,
     )
-    contents = report.make_report(manifest, candidates, fitted, scored, dataset, baselines, seed=seed, notes=notes)
-    return manifest, {
-        report.REPORT_FILE: report.to_json(contents),
-        card.CARD_FILE: card.render(contents).encode(),
-    }
+    contents = report.make_report(
+        ensemble.manifest,
+        candidates,
+        fitted,
+        scored,
+        dataset,
+        baselines,
+        cascade=_cascade(ensemble, answers, dataset, scored),
+        default=fused[fitted.default_strategy],
+        seed=seed,
+        notes=notes,
+    )
+    return {report.REPORT_FILE: report.to_json(contents), card.CARD_FILE: card.render(contents).encode()}
+
+
+def _cascade(
+    ensemble: Ensemble, answers: Mapping[str, NDArray[np.float32]], dataset: Dataset, test: Evaluation
+) -> dict[str, Any] | None:
+    if CASCADE not in ensemble.strategies:
+        return None
+    validation, on_test = (
+        replay(ensemble, answers[split], Options(strategy=CASCADE)) for split in ("validation", "test")
+    )
+    losses = evaluate({CASCADE: validation.fused}, dataset.validation.y).scores(CASCADE)["log_loss"]
+    return report.cascade_on_test(on_test, test, validation_log_loss=losses.value)
 
 
 def predict(ensemble: Ensemble, rows: Rows, progress: Progress, what: str) -> NDArray[np.float32]:
@@ -136,11 +193,13 @@ def predict(ensemble: Ensemble, rows: Rows, progress: Progress, what: str) -> ND
 
 
 def fuse_all(ensemble: Ensemble, probabilities: NDArray[np.float32]) -> dict[str, Fused]:
-    """Every member's own answer, by `member:<name>`, and every strategy's, by its name, with the manifest's weights."""
+    """Every member's own answer, by `member:<name>`, and every strategy's that the ensemble offers, by its name.
+
+    As they would be served: with the manifest's weights, temperatures, final estimator and cascade.
+    """
     alone = {f"member:{name}": by_highest(answer) for name, answer in zip(ensemble.names, probabilities, strict=True)}
     fused = {
-        strategy: fuse(strategy, probabilities, weights=ensemble.weights(strategy), temperatures=ensemble.temperatures)
-        for strategy in STRATEGIES
+        strategy: replay(ensemble, probabilities, Options(strategy=strategy)).fused for strategy in ensemble.strategies
     }
     return alone | fused
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from export.candidate import Candidate
 from export.evaluate import METRICS
-from server.fusion import STRATEGIES
 from server.manifest import Manifest
 
 CARD_FILE = "README.md"
@@ -23,7 +22,8 @@ def render(report: Mapping[str, Any]) -> str:
 
 Made on {report["created"]} from data set `{dataset["name"]}`, split with seed {dataset["seed"]}: {rows} rows.
 Validation rows fitted the weights and chose the default strategy, `{default}`; calibration rows the temperatures;
-test rows, on which every figure below is measured, chose nothing.
+both the final estimator of `stacking` and the `cascade`, where there are any; test rows, on which every figure below is
+measured, chose nothing.
 
 ## Members
 
@@ -37,6 +37,13 @@ trained model's probabilities and its ONNX graph's, over the validation rows and
 {strategies_table(report)}
 
 {_verdict(report)}
+
+{cascade_section(report)}## Answering less
+
+{selective_table(report)}
+
+A request that says `abstain_below` gets no answer for rows of less confidence; accuracy is that of the rows that are
+left, by `{default}`.
 
 ## Against scikit-learn
 
@@ -107,11 +114,49 @@ def members_table(report: Mapping[str, Any]) -> str:
 
 def strategies_table(report: Mapping[str, Any]) -> str:
     lines = ["| strategy | accuracy | log-loss | Brier | ECE |", "|---|---|---|---|---|"]
-    for name in STRATEGIES:
-        test = report["strategies"][name]["test"]
+    for name, strategy in report["strategies"].items():
+        test = strategy["test"]
         cells = [f"{test[m]['value']:.4f} ({test[m]['low']:.4f} to {test[m]['high']:.4f})" for m in METRICS]
         shown = f"**{name}**" if name == report["default_strategy"] else name
         lines.append(f"| {' | '.join([shown, *cells])} |")
+    return "\n".join(lines)
+
+
+def cascade_section(report: Mapping[str, Any]) -> str:
+    """How the cascade does on the test rows; nothing if there is none."""
+    cascade = report["cascade"]
+    if cascade is None:
+        return ""
+    lines = ["| stage | members | goes on below | µs a row | test rows |", "|---|---|---|---|---|"]
+    for number, stage in enumerate(cascade["stages"], start=1):
+        threshold = stage["threshold"]
+        cells = [
+            f"{number}",
+            ", ".join(stage["members"]),
+            "" if threshold is None else f"{threshold:.4g}",
+            f"{stage['cost_us']:.1f}",
+            f"{stage['share']:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    over = cascade["over_all_members"]
+    return f"""## Cascade
+
+{table}
+
+By `cascade` the members of a stage answer only the rows whose {cascade["measure"]} was below the threshold before it;
+answers are fused by `{cascade["strategy"]}`. Expected {cascade["cost_us"]:.1f} µs a row, where all members cost
+{cascade["all_members_us"]:.1f}. Less all members fused alike: accuracy {_signed(over["accuracy"])}, log-loss
+{_signed(over["log_loss"])}.
+
+"""
+
+
+def selective_table(report: Mapping[str, Any]) -> str:
+    """Every other point, of those that are measured."""
+    lines = ["| confidence at least | rows answered | accuracy |", "|---|---|---|"]
+    for point in report["selective"][::2]:
+        lines.append(f"| {point['threshold']:.6g} | {point['share']:.1%} | {point['accuracy']:.4f} |")
     return "\n".join(lines)
 
 

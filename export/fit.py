@@ -1,4 +1,4 @@
-"""Fits the fusion: a temperature a member, and the members' weights of the strategies that take them.
+"""Fits the fusion: temperatures, the weights of the strategies that take them, the final estimator, the cascade.
 
 Arrays are the members' answers on held-out rows: `probabilities (n_members, n_samples, n_classes) float32`, and the
 true classes `y (n_samples,) int64`.
@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
+from export.cascade import POOLS, TOLERANCE, fit_cascade
 from export.evaluate import Evaluation, evaluate
-from server.fusion import FLOOR, STRATEGIES, calibrate, fuse
+from export.stacking import Stacking, fit_stacking, obstacle
+from server.fusion import FLOOR, STACKING, STRATEGIES, Fused, by_highest, calibrate, fuse
+from server.manifest import CascadeSpec
 
 Probabilities = NDArray[np.float32]
 Weights = NDArray[np.float64]
@@ -45,7 +48,11 @@ class Fitted:
     choice: Mapping[str, Any]
     """Which fit of the linear pool was kept, and why; ready for JSON."""
     validation: Evaluation
-    """Of every strategy."""
+    """Of every strategy that may be the default. What stacking answers is out of the folds that it learned from."""
+    stacking: Stacking | None = None
+    cascade: CascadeSpec | None = None
+    notes: tuple[str, ...] = ()
+    """Why there is no final estimator, or no cascade."""
 
     @property
     def names(self) -> list[str]:
@@ -62,6 +69,9 @@ class Fitted:
                 strategy: {metric: asdict(interval) for metric, interval in self.validation.scores(strategy).items()}
                 for strategy in self.validation.names
             },
+            "stacking": self.stacking and self.stacking.to_json(),
+            "cascade": self.cascade and self.cascade.model_dump(),
+            "notes": list(self.notes),
         }
 
 
@@ -71,28 +81,69 @@ def fit_fusion(
     y: NDArray[np.int64],
     calibration: Probabilities,
     y_calibration: NDArray[np.int64],
+    *,
+    costs_us: Sequence[float],
+    cascade_tolerance: float = TOLERANCE,
 ) -> Fitted:
-    """Fit temperatures, weights and the choice of the default strategy, on the answers of the members of these names.
+    """Fit everything to the answers of the members of these names, which cost so many microseconds a row.
 
-    Weights and default strategy come from the validation rows, temperatures from the calibration rows.
+    Weights come from the validation rows, temperatures from the calibration rows; final estimator and cascade from
+    both. The default strategy is the one of least log-loss on the validation rows, the cascade aside: it is there to
+    be cheap.
     """
-    temperatures = fit_temperatures(calibration, y_calibration)
+    temperatures = _rounded(fit_temperatures(calibration, y_calibration)).astype(np.float32)
     linear, choice = _choose_linear_pool(validation, y, calibration, y_calibration)
     log_linear = fit_log_linear_pool(calibrate(validation, temperatures), y)
-    weights = {"weighted": linear.weights, "log_linear": log_linear.weights}
+    weights = {"weighted": _rounded(linear.weights), "log_linear": _rounded(log_linear.weights)}
     answers = {
-        name: fuse(name, validation, weights=weights.get(name), temperatures=temperatures) for name in STRATEGIES
+        name: fuse(name, validation, weights=weights.get(name), temperatures=temperatures)
+        for name in STRATEGIES
+        if name != STACKING
     }
+    held_out, y_held_out = np.concatenate([validation, calibration], axis=1), np.concatenate([y, y_calibration])
+    notes = []
+    stacking = None
+    if reason := obstacle(y_held_out, len(names), validation.shape[2]):
+        notes.append(reason)
+    else:
+        stacking = fit_stacking(held_out, y_held_out)
+        answers[STACKING] = _normalised(stacking.out_of_fold[: len(y)])
     scored = evaluate(answers, y)
+    pool = scored.best(POOLS, "log_loss")
+    cascade = fit_cascade(
+        names,
+        costs_us,
+        held_out,
+        y_held_out,
+        strategy=pool,
+        weights=weights.get(pool),
+        temperatures=temperatures,
+        tolerance=cascade_tolerance,
+    )
+    if cascade is None:
+        notes.append(_why_no_cascade(len(names), cascade_tolerance))
     return Fitted(
         temperatures={name: _round(temperatures[k]) for k, name in enumerate(names)},
         weights={
-            name: {strategy: _round(found[k]) for strategy, found in weights.items()} for k, name in enumerate(names)
+            name: {strategy: float(found[k]) for strategy, found in weights.items()} for k, name in enumerate(names)
         },
-        default_strategy=scored.best(list(STRATEGIES), "log_loss"),
+        default_strategy=scored.best(list(answers), "log_loss"),
         choice=choice,
         validation=scored,
+        stacking=stacking,
+        cascade=cascade,
+        notes=tuple(notes),
     )
+
+
+def _normalised(probabilities: NDArray[np.float32]) -> Fused:
+    return by_highest(probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def _why_no_cascade(n_members: int, tolerance: float) -> str:
+    if n_members < 2:
+        return "no cascade: it takes two members"
+    return f"no cascade: none costs less and comes within {tolerance:.6g} of the accuracy of all members"
 
 
 def fit_temperatures(probabilities: Probabilities, y: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -232,6 +283,10 @@ def _of_true_class(values: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray
 def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
     highest = values.max(axis=-1)
     return np.asarray(highest + np.log(np.exp(values - highest[..., None]).sum(axis=-1)))
+
+
+def _rounded(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.array([_round(value) for value in values.tolist()])
 
 
 def _round(value: float) -> float:

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from export.adapt import AS_IT_IS, Adaptation, member_of, reading_of
 from export.build import build
 from export.candidate import Candidate
+from export.cascade import TOLERANCE
 from export.datasets import Dataset, Split
 from export.errors import ExportError, Mismatch
 from export.facts import Checked, used_columns, with_each_split, with_facts
@@ -40,6 +41,7 @@ def pack(
     out: Path = Path("models"),
     description: str = "",
     max_batch_size: int = 4096,
+    cascade_tolerance: float = TOLERANCE,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Path:
@@ -48,7 +50,8 @@ def pack(
     `members` are, by name, models in memory or paths of files. `data` are rows that they have not seen, with labels: a
     file as `export.own_data` reads it, whose column `target` holds the labels, or a data set; without any, nothing is
     fitted or scored, and `classes` must be given. With data, `classes` order its classes, or name them if they are
-    numbers. `adaptations` tell what a model does not say of itself. `version_of` says that `name` is there already.
+    numbers. `adaptations` tell what a model does not say of itself. `cascade_tolerance` is the share of rows by which
+    the accuracy of a cascade may lie below that of all members. `version_of` says that `name` is there already.
     Raises ExportError; then, and on Ctrl-C, nothing is published.
     """
     progress = progress or Progress(console=Console(quiet=True))
@@ -72,6 +75,7 @@ def pack(
         name=name,
         description=description,
         max_batch_size=max_batch_size,
+        cascade_tolerance=cascade_tolerance,
         out=out,
         seed=seed,
         progress=progress,

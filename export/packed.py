@@ -4,37 +4,53 @@
                         ├─ If members[1]: member 1 ─┼─ member_probabilities (n_members, n, n_classes)
                         └─ …                        ┘      └─ × weights, ÷ their sum ─ probabilities (n, n_classes)
 
+    member_probabilities, answers (n_members, k, n_classes) ─ If stack ─ final estimator ─ stacked (n + k, n_classes)
+
 `members` (booleans, all true) and `weights` (float32, all ones) are inputs with defaults, so that a host that knows
 nothing of Committee feeds rows and reads `probabilities`, the plain average. A member whose gate is shut costs nothing,
 answers zeros and has no part in the mean.
+
+Where there is a final estimator, so are `answers` (no rows) and `stack` (true): such a host reads in `stacked` what the
+estimator makes of its rows. The server, which has the members' answers already, feeds them as `answers`, and no rows.
+Where `stack` is false, `stacked` has no rows and costs nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export.convert import ELEMENTS, OUTPUT
 from export.errors import PackingError
 from export.graph import IR_VERSION, OPSETS, rename
 from server.fusion import fuse
-from server.manifest import GATES_INPUT, InputSpec
+from server.manifest import ANSWERS_INPUT, GATES_INPUT, STACK_INPUT, InputSpec
 from server.rows import Rows, split_rows
 from server.session import Session
 
 MEMBER_PROBABILITIES = "member_probabilities"
 WEIGHTS_INPUT = "weights"
+STACKED = "stacked"
+OPTIONAL_INPUTS = frozenset({GATES_INPUT, WEIGHTS_INPUT, ANSWERS_INPUT, STACK_INPUT})
 MEAN_TOLERANCE = 1e-6
-"""How far the graph's own weighted mean may lie from the server's: they add in another order."""
+"""How far the graph's own weighted mean may lie from the server's, which adds in another order; and what its final
+estimator answers from what it answers apart, where rows are multiplied in other batches."""
 
 
-def pack_graphs(members: Mapping[str, ModelProto], inputs: Sequence[InputSpec], n_classes: int) -> ModelProto:
+def pack_graphs(
+    members: Mapping[str, ModelProto],
+    inputs: Sequence[InputSpec],
+    n_classes: int,
+    final_estimator: ModelProto | None = None,
+) -> ModelProto:
     """Pack normalised members, in this order, into one graph.
 
-    Each takes some of the `inputs`, `(n, *shape)`, and answers `probabilities (n, n_classes) float32`. What the graph
+    Each takes some of the `inputs`, `(n, *shape)`, and answers `probabilities (n, n_classes) float32`. The final
+    estimator takes `answers (n_members, n, n_classes)` and has one output, `(n, n_classes) float32`. What the graph
     adds has names that start with `/`: neither an input's nor a member's does.
     """
     n_members = len(members)
@@ -56,6 +72,9 @@ def pack_graphs(members: Mapping[str, ModelProto], inputs: Sequence[InputSpec], 
         nodes.append(_gated(name, model))
     nodes.append(helper.make_node("Concat", [f"{name}/gated" for name in members], [MEMBER_PROBABILITIES], axis=0))
     nodes += _weighted_mean()
+    stacking = _NOTHING if final_estimator is None else _stacking(final_estimator, n_members, n_classes)
+    nodes += stacking.nodes
+    constants |= stacking.constants
     graph = helper.make_graph(
         nodes,
         "ensemble",
@@ -63,10 +82,12 @@ def pack_graphs(members: Mapping[str, ModelProto], inputs: Sequence[InputSpec], 
             *(helper.make_tensor_value_info(spec.name, ELEMENTS[spec.datatype], ["n", *spec.shape]) for spec in inputs),
             helper.make_tensor_value_info(GATES_INPUT, TensorProto.BOOL, [n_members]),
             helper.make_tensor_value_info(WEIGHTS_INPUT, TensorProto.FLOAT, [n_members]),
+            *stacking.inputs,
         ],
         [
             helper.make_tensor_value_info(MEMBER_PROBABILITIES, TensorProto.FLOAT, [n_members, "n", n_classes]),
             helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", n_classes]),
+            *stacking.outputs,
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -76,12 +97,14 @@ def pack_graphs(members: Mapping[str, ModelProto], inputs: Sequence[InputSpec], 
     return packed
 
 
-def check_packed(packed: ModelProto, members: Mapping[str, ModelProto], rows: Rows) -> None:
+def check_packed(
+    packed: ModelProto, members: Mapping[str, ModelProto], rows: Rows, final_estimator: ModelProto | None = None
+) -> None:
     """Prove the packed graph on these rows: bit for bit the members run apart, alone and together, and its means within
-    1e-6 of the server's. Raises PackingError.
+    1e-6 of the server's; as close to the final estimator run apart, fed with rows or with answers. Raises PackingError.
     """
     session = Session(packed.SerializeToString(), where="packed graph")
-    feeds = split_rows(rows, session.inputs.keys() - {GATES_INPUT, WEIGHTS_INPUT})
+    feeds = split_rows(rows, session.inputs.keys() - OPTIONAL_INPUTS)
     apart = np.stack([_run_apart(name, model, rows) for name, model in members.items()])
     everyone = list(range(len(members)))
     for chosen in [everyone, *([index] for index in everyone), everyone[::2]]:
@@ -97,6 +120,8 @@ def check_packed(packed: ModelProto, members: Mapping[str, ModelProto], rows: Ro
     _check_mean(session, apart, feeds, None)
     weights = np.random.default_rng(0).random(len(members)).astype(np.float32)
     _check_mean(session, apart, {**feeds, WEIGHTS_INPUT: weights}, weights)
+    if final_estimator is not None:
+        _check_stacked(session, final_estimator, apart, feeds)
 
 
 def _gated(name: str, model: ModelProto) -> NodeProto:
@@ -135,6 +160,54 @@ def _weighted_mean() -> Sequence[NodeProto]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What something adds to the packed graph."""
+
+    nodes: Sequence[NodeProto] = ()
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    inputs: Sequence[ValueInfoProto] = ()
+    outputs: Sequence[ValueInfoProto] = ()
+
+
+_NOTHING = _Part()
+
+
+def _stacking(model: ModelProto, n_members: int, n_classes: int) -> _Part:
+    """`If stack` → `stacked`: what the final estimator answers, of the rows first and then of the answers; or no rows.
+
+    Nothing of a member is called like what this adds: no name of a member has a slash.
+    """
+    then_branch = GraphProto()
+    then_branch.CopyFrom(model.graph)
+    rename(then_branch, lambda old: old and f"/stack/{old}")
+    then_branch.name = "/stack/then"
+    everything = helper.make_node("Concat", [MEMBER_PROBABILITIES, ANSWERS_INPUT], [f"/stack/{ANSWERS_INPUT}"], axis=1)
+    then_branch.node.insert(0, everything)
+    (output,) = (value.name for value in then_branch.output)
+    del then_branch.input[:], then_branch.output[:], then_branch.value_info[:]
+    then_branch.output.append(helper.make_empty_tensor_value_info(output))
+    none = helper.make_node("ConstantOfShape", ["/stack/no_rows"], ["/stack/none"])
+    else_branch = helper.make_graph([none], "/stack/else", [], [helper.make_empty_tensor_value_info("/stack/none")])
+    branches = {"then_branch": then_branch, "else_branch": else_branch}
+    return _Part(
+        [
+            helper.make_node("Gather", [STACK_INPUT, "/gate_0"], ["/stack/gate"]),
+            helper.make_node("If", ["/stack/gate"], [STACKED], name="/stack", **branches),
+        ],
+        {
+            ANSWERS_INPUT: np.zeros((n_members, 0, n_classes), dtype=np.float32),
+            STACK_INPUT: np.ones(1, dtype=np.bool_),
+            "/stack/no_rows": np.array([0, n_classes], dtype=np.int64),
+        },
+        [
+            helper.make_tensor_value_info(ANSWERS_INPUT, TensorProto.FLOAT, [n_members, "n_answers", n_classes]),
+            helper.make_tensor_value_info(STACK_INPUT, TensorProto.BOOL, [1]),
+        ],
+        [helper.make_tensor_value_info(STACKED, TensorProto.FLOAT, ["n_stacked", n_classes])],
+    )
+
+
 def _run_apart(name: str, model: ModelProto, rows: Rows) -> NDArray[np.float32]:
     session = Session(model.SerializeToString(), where=f"member {name!r}")
     (probabilities,) = session.run([OUTPUT], split_rows(rows, session.inputs))
@@ -153,3 +226,20 @@ def _check_mean(
     if not off.max() <= MEAN_TOLERANCE:
         row = int(off.max(axis=1).argmax())
         raise PackingError(f"packed graph: probabilities of row {row} lie {off.max():.3g} from the server's {strategy}")
+
+
+def _check_stacked(
+    session: Session, final_estimator: ModelProto, apart: NDArray[np.float32], feeds: Mapping[str, NDArray[Any]]
+) -> None:
+    estimator = Session(final_estimator.SerializeToString(), where="final estimator")
+    (expected,) = estimator.run(list(estimator.outputs), {ANSWERS_INPUT: apart})
+    shut = {name: rows[:0] for name, rows in feeds.items()} | {GATES_INPUT: np.zeros(len(apart), dtype=np.bool_)}
+    for fed, given in (("rows", feeds), ("answers", {**shut, ANSWERS_INPUT: apart})):
+        (stacked,) = session.run([STACKED], given)
+        if stacked.shape != expected.shape or not np.abs(stacked - expected).max() <= MEAN_TOLERANCE:
+            raise PackingError(f"packed graph: fed {fed}, {STACKED} is not what the final estimator answers apart")
+    (stacked,) = session.run([STACKED], {**feeds, STACK_INPUT: np.zeros(1, dtype=np.bool_)})
+    if len(stacked):
+        raise PackingError(
+            f"packed graph: expected no rows of {STACKED} where {STACK_INPUT} is false, got {len(stacked)}"
+        )

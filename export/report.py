@@ -12,9 +12,12 @@ from export.candidate import Candidate
 from export.datasets import Dataset
 from export.evaluate import METRICS, N_BINS, N_RESAMPLES, Evaluation, Interval
 from export.fit import Fitted
+from export.replay import expected_cost, stages
+from export.selective import selective
 from export.software import versions
-from server.fusion import FLOOR, STRATEGIES
+from server.fusion import CASCADE, FLOOR, Fused
 from server.manifest import Manifest, MemberSpec
+from server.prediction import Prediction
 
 REPORT_FILE = "report.json"
 SOFTWARE = (
@@ -40,11 +43,20 @@ def make_report(
     dataset: Dataset,
     baselines: Mapping[str, Any],
     *,
+    cascade: Mapping[str, Any] | None,
+    default: Fused,
     seed: int,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything that the report says, ready for JSON; `baselines` are what `export.baselines` compares with."""
+    """Everything that the report says, ready for JSON.
+
+    `test` are the scores of all members and offered strategies, `baselines` what `export.baselines` compares with,
+    `cascade` what `cascade_on_test` tells, `default` what the default strategy answers to the test rows.
+    """
     keys = [f"member:{member.name}" for member in manifest.members]
+    losses = {name: fitted.validation.scores(name)["log_loss"].value for name in fitted.validation.names}
+    if cascade is not None:
+        losses[CASCADE] = cascade["validation_log_loss"]
     return {
         "ensemble": manifest.name,
         "version": manifest.version,
@@ -69,17 +81,44 @@ def make_report(
         },
         "strategies": {
             strategy: {
-                "validation_log_loss": round(fitted.validation.scores(strategy)["log_loss"].value, 6),
+                "validation_log_loss": round(losses[strategy], 6),
                 "test": rounded_scores(test, strategy),
                 "over_best_member": _gains(test, strategy, keys),
             }
-            for strategy in STRATEGIES
+            for strategy in test.names
+            if strategy not in keys
         },
         "baselines": baselines,
         "weights": fitted.choice,
-        "notes": [*notes, *_at_chance(manifest, test, dataset)],
+        "stacking": fitted.stacking and fitted.stacking.to_json(),
+        "cascade": cascade,
+        "selective": _selective(default, dataset),
+        "notes": [*notes, *fitted.notes, *_at_chance(manifest, test, dataset)],
         "software": {"python": platform.python_version(), **versions(SOFTWARE)},
     }
+
+
+def cascade_on_test(on_test: Prediction, test: Evaluation, *, validation_log_loss: float) -> dict[str, Any]:
+    """The cascade on the test rows: its stages, what it costs, and how it does beside all members, fused alike."""
+    plan = on_test.plan
+    spec = on_test.ensemble.manifest.cascade
+    everyone = sum(member.cost_us or 0.0 for member in on_test.ensemble.manifest.members)
+    return {
+        "strategy": plan.rule,
+        "measure": plan.measure,
+        "tolerance": spec and spec.tolerance,
+        "stages": [{**stage, "share": round(stage["share"], 6)} for stage in stages(on_test)],
+        "cost_us": round(expected_cost(on_test), 2),
+        "all_members_us": round(everyone, 2),
+        "validation_log_loss": round(validation_log_loss, 6),
+        "over_all_members": {
+            metric: rounded(test.difference(CASCADE, plan.rule, metric)) for metric in ("accuracy", "log_loss")
+        },
+    }
+
+
+def _selective(default: Fused, dataset: Dataset) -> list[dict[str, float]]:
+    return [{name: round(value, 6) for name, value in point.items()} for point in selective(default, dataset.test.y)]
 
 
 def _at_chance(manifest: Manifest, test: Evaluation, dataset: Dataset) -> list[str]:

@@ -13,6 +13,8 @@ from export.card import NOTHING_MEASURED
 from export.fit import Fitted
 from export.library import Entry, score_alone
 from export.page import words
+from export.page.evaluated import default_answer, p_value
+from export.page.metrics import NAMES, difference, value
 from export.run import Run
 from export.select import Selection
 from server.manifest import REPORT_FILE
@@ -117,6 +119,47 @@ def fitted(name: str, found: Fitted) -> RenderableType:
         for figures in [[f"{scores[metric].value:.4f}" for metric in ("accuracy", "log_loss", "ece")]]
     ]
     return _table(f"{name}, validation rows", ("strategy", "accuracy", "log-loss", "ECE"), rows)
+
+
+def evaluation(record: Mapping[str, Any]) -> list[RenderableType]:
+    """An ensemble on rows that it has not seen: its strategies, members, subsets and thresholds, and the comparison."""
+    title = f"{record['ensemble']} {record['version']}, {record['data']['rows']} rows"
+    kinds = {"strategy": "strategy", "member": "member", "subset": f"members by {record['subset_strategy']}"}
+    tables: list[RenderableType] = []
+    for kind, name in {**kinds, "cascade": "threshold"}.items():
+        answers = [one for one in record["answers"] if one["kind"] == kind]
+        if answers:
+            tables.append(_answers(title, name, answers, record["default_strategy"]))
+    tables += [_compared(record)] if record.get("against") else []
+    return [*tables, *(Text(f"note: {note}", style="yellow") for note in record["notes"])]
+
+
+def _answers(title: str, name: str, answers: Sequence[Mapping[str, Any]], default: str) -> Table:
+    metrics = list(answers[0]["scores"])
+    rows = [
+        [
+            f"{one['name']} (default)" if (one["kind"], one["name"]) == ("strategy", default) else one["name"],
+            *(value(metric, one["scores"][metric]["value"]) for metric in metrics),
+            words.cost(one["cost_us"]),
+        ]
+        for one in answers
+    ]
+    return _table(title, (name, *(NAMES[metric] for metric in metrics), "µs a row"), rows)
+
+
+def _compared(record: Mapping[str, Any]) -> Table:
+    other, default = record["against"], default_answer(record)
+    names = [f"{one['ensemble']} {one['version']}" for one in (record, other)]
+    rows = []
+    for metric, found in other["differences"].items():
+        figures = [
+            words.cost(one["cost_us"]) if metric == "cost_us" else value(metric, one["scores"][metric]["value"])
+            for one in (default, other)
+        ]
+        low, high = (difference(metric, found["difference"][end]) for end in ("low", "high"))
+        rows.append([NAMES[metric], *figures, f"{low} to {high}", p_value(found), found["verdict"]])
+    title = f"{names[0]} by {record['default_strategy']} against {names[1]} by {other['strategy']}"
+    return _table(title, ("metric", *names, "difference", "p", f"{names[0]} is"), rows)
 
 
 def _scored(title: str, scored: Mapping[str, Any], default: str | None) -> Table:

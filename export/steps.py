@@ -101,7 +101,17 @@ def fit(run: Run, choice: EnsembleChoice) -> tuple[list[Entry], Fitted]:
     validation, calibration = (
         np.stack([entry.answers[split] for entry in entries]) for split in ("validation", "calibration")
     )
-    fitted = fit_fusion([entry.name for entry in entries], validation, splits[0].y, calibration, splits[1].y)
+    names = [entry.name for entry in entries]
+    costs = _costs(run, run.candidates())
+    fitted = fit_fusion(
+        names,
+        validation,
+        splits[0].y,
+        calibration,
+        splits[1].y,
+        costs_us=[costs[name] for name in names],
+        cascade_tolerance=choice.cascade_tolerance,
+    )
     run.write(f"{choice.name}/{FIT_FILE}", fitted.to_json())
     return entries, fitted
 

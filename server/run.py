@@ -132,8 +132,8 @@ class Run:
         self._task.add_done_callback(lambda task: self._end(task.exception()))
 
     async def _apart(self, members: tuple[int, ...], after: Call | None) -> None:
-        if after is not None and not await after.ended(STUCK_SECONDS):
-            self._release()
+        if after is not None:
+            await after.ended(EARLY_SECONDS)  # more is not lost on one that does not heed its stop
         suspects = [member for member in members if self._watch.breakers[member].suspect]
         await self._one_by_one([member for member in members if member not in suspects])
         if suspects:

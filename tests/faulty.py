@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from server.manifest import VECTORS_FILE
 from tests import tiny
 
 HANG, RAISE, NAN = 101.0, 102.0, 103.0
@@ -35,11 +36,11 @@ def write(root: Path, *, packed: bool = True, name: str = "faulty", **changes: A
     if not packed:
         files = {f"m{k + 1}.onnx": tiny.linear_member(weights[k]) for k in range(2)}
         files["m3.onnx"] = faulty_member(weights[2])
-        return tiny.write_version(root, contents, {**files, tiny.VECTORS_FILE: vectors})
+        return tiny.write_version(root, contents, {**files, VECTORS_FILE: vectors})
     for k, member in enumerate(contents["members"]):
         member |= {"file": "ensemble.onnx", "output": "member_probabilities", "gate": k}
     files = {"ensemble.onnx": _packed(weights)}
-    return tiny.write_version(root, contents, {**files, tiny.VECTORS_FILE: vectors})
+    return tiny.write_version(root, contents, {**files, VECTORS_FILE: vectors})
 
 
 def faulty_member(weights: NDArray[np.float32]) -> bytes:

@@ -8,7 +8,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from export.page import answers, candidates, choosing, comparisons, mistakes, pruning, searches, summary, tuning, words
+from export.page import (
+    answers,
+    candidates,
+    cascade,
+    choosing,
+    comparisons,
+    mistakes,
+    pruning,
+    searches,
+    selective,
+    summary,
+    tuning,
+    words,
+)
 from export.page.blocks import Plot, Section, Words
 from export.page.svg import inline, matplotlib_style
 
@@ -63,7 +76,13 @@ def _sections(numbers: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _ensemble(ensemble: Mapping[str, Any], classes: list[str]) -> Iterator[Section]:
-    parts = [*answers.sections(ensemble), *choosing.sections(ensemble), *mistakes.sections(ensemble, classes)]
+    parts = [
+        *answers.sections(ensemble),
+        *cascade.sections(ensemble),
+        *selective.sections(ensemble),
+        *choosing.sections(ensemble),
+        *mistakes.sections(ensemble, classes),
+    ]
     about = ensemble.get("description") or ""
     if parts:
         title = f"Ensemble {ensemble['name']} {ensemble.get('version', '')}".strip()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.evaluate import N_BINS
-from server.fusion import FLOOR, STRATEGIES, Fused, calibrate, fuse
+from server.fusion import FLOOR, STACKING, STRATEGIES, Fused, calibrate, fuse
 
 MOST_ROWS = 5000
 """Subsets are scored on so many rows."""
@@ -19,6 +19,8 @@ ALL_SUBSETS_UP_TO = 8
 """Members of which every subset is scored; of more, those of at most three, and all of them."""
 ALONE = ("average", "log_linear")
 """Strategies of one member: its answer as it is, and calibrated. The others only repeat them."""
+POOLS = [name for name in STRATEGIES if name != STACKING]
+"""Strategies of any members; a final estimator reads all of them."""
 
 
 def reliability(fused: Fused, y: NDArray[np.int64]) -> list[dict[str, float]]:
@@ -57,7 +59,7 @@ def subsets(
     weights: Mapping[str, NDArray[np.floating] | None],
     temperatures: NDArray[np.float32],
 ) -> list[dict[str, Any]]:
-    """What each subset of the members would answer by each strategy, and its cost: small subsets first.
+    """What each subset of the members would answer by each of `POOLS`, and its cost: small subsets first.
 
     `probabilities (n_members, n_samples, n_classes)`, `costs` in µs a row and `temperatures (n_members,)` in the order
     of `names`; `weights (n_members,)` by strategy, equal ones where there are none: a subset takes its members' own,
@@ -71,7 +73,7 @@ def subsets(
     for subset in _subsets(len(names)):
         chosen = list(subset)
         about = {"members": [names[k] for k in chosen], "cost_us": float(sum(costs[k] for k in chosen))}
-        for strategy in STRATEGIES if len(chosen) > 1 else ALONE:
+        for strategy in POOLS if len(chosen) > 1 else ALONE:
             every = weights.get(strategy)
             own = None if every is None else every[chosen]
             if own is None or own.any():

@@ -27,7 +27,9 @@ def _strategies(ensemble: Ensemble) -> list[Section]:
     test = ensemble.get("test") or {}
     if not test:
         return []
-    baselines = {name: found["test"] for name, found in (ensemble.get("baselines") or {}).items()}
+    baselines = {
+        _of_baseline(ensemble, name): found["test"] for name, found in (ensemble.get("baselines") or {}).items()
+    }
     strategies = {name: scores for name, scores in test.items() if not name.startswith(MEMBER)}
     members = {plain(name): scores for name, scores in test.items() if name.startswith(MEMBER)}
     groups = {"strategy": strategies, "member": members, "baseline": baselines}
@@ -40,6 +42,11 @@ def _strategies(ensemble: Ensemble) -> list[Section]:
         *_gains(ensemble),
     ]
     return [Section("Strategies, members and baselines", blocks)]
+
+
+def _of_baseline(ensemble: Ensemble, name: str) -> str:
+    """A baseline's name, told from the strategy that is called the same."""
+    return f"scikit-learn’s {name}" if name in (ensemble.get("test") or {}) else name
 
 
 def _ranked(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -55,7 +62,7 @@ def _told(ensemble: Ensemble, strategies: Mapping[str, Any]) -> list[Words]:
     told += ", and has" if lowest == best else f"; {lowest} has"
     told += f" the lowest log-loss, {words.figure(strategies[lowest]['log_loss']['value'])}."
     beaten = [
-        name
+        _of_baseline(ensemble, name)
         for name, found in (ensemble.get("baselines") or {}).items()
         if (found.get("difference") or {}).get("log_loss", {}).get("high", 0) < 0
     ]
@@ -130,7 +137,7 @@ def _gains(ensemble: Ensemble) -> list[Table]:
         rows.append(
             [
                 default,
-                name,
+                _of_baseline(ensemble, name),
                 _change(difference.get("accuracy"), words.points),
                 _change(difference.get("log_loss"), words.signed),
             ]

@@ -2,29 +2,35 @@
 
 import datetime
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from export.build import fuse_all, predict
+from export.evaluate import evaluate
 from export.library import SOFTWARE, Entry, score_alone
-from export.page.analysis import confusion, reliability, subsets
+from export.page.analysis import POOLS, confusion, reliability, subsets
 from export.recipe import EnsembleChoice
+from export.replay import expected_cost, replay, sweep
 from export.run import (
     COSTS_FILE,
+    FIT_FILE,
     PUBLISHED_FILE,
     SELECTION_FILE,
     Run,
     comparison_file,
     search_file,
 )
+from export.selective import selective
 from export.software import versions
 from server.ensemble import Ensemble
-from server.fusion import STRATEGIES
+from server.fusion import CASCADE, STACKING
 from server.manifest import REPORT_FILE
+from server.plan import Options
 from server.repository import load_version
 
 SHOWN_SOFTWARE = (*SOFTWARE, "numpy", "onnx", "onnxruntime", "optuna")
@@ -95,42 +101,67 @@ def _ensemble(run: Run, choice: EnsembleChoice) -> dict[str, Any] | None:
     test = {f"member:{member}": found["test"] for member, found in report["members"].items()}
     test |= {strategy: found["test"] for strategy, found in report["strategies"].items()}
     default = manifest.default_strategy
-    weights = ensemble.weights(default)
-    shares = np.ones(len(ensemble.names)) / len(ensemble.names) if weights is None else weights
+    cascade = manifest.cascade
+    weights = ensemble.weights(cascade.strategy if cascade and default == CASCADE else default)
     return {
         "name": choice.name,
         "version": manifest.version,
         "choice": choice.model_dump(mode="json") if run.recipe.ensembles else {},
         "selection": run.read(f"{choice.name}/{SELECTION_FILE}") or {},
         "default_strategy": default,
-        "members": {member: float(share) for member, share in zip(ensemble.names, shares, strict=True)},
+        "members": {
+            member: float(share) for member, share in zip(ensemble.names, weights / weights.sum(), strict=True)
+        },
+        "costs_us": {member.name: member.cost_us or 0.0 for member in manifest.members},
         "cost_us": sum(member.cost_us or 0.0 for member in manifest.members),
         "bytes": sum(file.bytes for file in manifest.files),
         "test": test,
         "over_best_member": {strategy: found["over_best_member"] for strategy, found in report["strategies"].items()},
         "baselines": report.get("baselines", {}),
         "subsets": _subsets(run, ensemble),
-        **_on_test(run, ensemble),
+        **_on_test(run, ensemble, report.get("cascade") or {}),
     }
 
 
 def _subsets(run: Run, ensemble: Ensemble) -> list[dict[str, Any]]:
+    """Of the pools every subset; all members by the strategies that take all."""
     validation = run.dataset.validation
-    return subsets(
+    probabilities = predict(ensemble, validation.x, run.progress, "report: validation")
+    found = subsets(
         ensemble.names,
-        predict(ensemble, validation.x, run.progress, "report: validation"),
+        probabilities,
         validation.y,
         costs=[member.cost_us or 0.0 for member in ensemble.manifest.members],
-        weights={strategy: ensemble.weights(strategy) for strategy in STRATEGIES},
+        weights={strategy: ensemble.weights(strategy) for strategy in POOLS},
         temperatures=ensemble.temperatures,
     )
+    return [*found, *_of_all(run, ensemble, probabilities)]
 
 
-def _on_test(run: Run, ensemble: Ensemble) -> Mapping[str, Any]:
+def _of_all(run: Run, ensemble: Ensemble, probabilities: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+    """Stacking, as it was scored out of its folds when it was fitted; and the cascade."""
+    about = {"members": list(ensemble.names)}
+    fitted = run.read(f"{ensemble.manifest.name}/{FIT_FILE}") or {}
+    scores = fitted.get("validation", {}).get(STACKING)
+    if scores and STACKING in ensemble.strategies and list(fitted["members"]) == ensemble.names:
+        figures = {metric: scores[metric]["value"] for metric in ("accuracy", "log_loss")}
+        cost = sum(member.cost_us or 0.0 for member in ensemble.manifest.members)
+        yield {**about, "strategy": STACKING, "cost_us": cost, **figures}
+    if CASCADE in ensemble.strategies:
+        prediction = replay(ensemble, probabilities, Options(strategy=CASCADE))
+        found = evaluate({CASCADE: prediction.fused}, run.dataset.validation.y).scores(CASCADE)
+        figures = {metric: found[metric].value for metric in ("accuracy", "log_loss")}
+        yield {**about, "strategy": CASCADE, "cost_us": expected_cost(prediction), **figures}
+
+
+def _on_test(run: Run, ensemble: Ensemble, cascade: Mapping[str, Any]) -> Mapping[str, Any]:
     test = run.dataset.test
-    fused = fuse_all(ensemble, predict(ensemble, test.x, run.progress, "report: test"))
+    answers = predict(ensemble, test.x, run.progress, "report: test")
+    fused = fuse_all(ensemble, answers)
     n_classes = len(run.dataset.classes)
     return {
         "reliability": {name: reliability(answer, test.y) for name, answer in fused.items()},
         "confusion": {name: confusion(answer.labels, test.y, n_classes) for name, answer in fused.items()},
+        "selective": {name: selective(answer, test.y) for name, answer in fused.items()},
+        "cascade": {**cascade, "sweep": sweep(ensemble, answers, test.y)} if CASCADE in ensemble.strategies else {},
     }

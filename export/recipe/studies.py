@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from export.cascade import TOLERANCE
 from export.recipe.layers import (
     ACTIVATIONS,
     Activation,
@@ -149,3 +150,5 @@ class EnsembleChoice(Table):
     start: Count = 2
     least_weight: Penalty = 0.01
     """A candidate of less weight than this is left out: it costs more than it brings."""
+    cascade_tolerance: Annotated[float, Field(ge=0, le=1)] = TOLERANCE
+    """Share of rows by which the accuracy of its cascade may lie below that of all its members."""

@@ -1,5 +1,6 @@
 """Ensembles of tiny linear members, built for real."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import orjson
 import pytest
 from rich.progress import Progress
 
-from export.build import build
+from export.build import build, fuse_all
 from export.candidate import Candidate
 from export.datasets import Dataset, Split
 from export.errors import Mismatch
 from export.fit import Fitted, fit_fusion
 from export.parity import ParityReport
 from server.manifest import InputSpec
+from server.plan import Options, make_plan
+from server.predicting import predict
 from server.repository import load_version
 from tests import tiny
 
@@ -47,7 +50,9 @@ def _candidates() -> list[Candidate]:
 
 def _fit(dataset: Dataset, names: list[str]) -> Fitted:
     validation, calibration = (tiny.answers(split.x, N) for split in (dataset.validation, dataset.calibration))
-    return fit_fusion(names, validation, dataset.validation.y, calibration, dataset.calibration.y)
+    return fit_fusion(
+        names, validation, dataset.validation.y, calibration, dataset.calibration.y, costs_us=[1.0] * len(names)
+    )
 
 
 def _build(candidates: list[Candidate], dataset: Dataset, out: Path, progress: Progress, **more: Any) -> Path:
@@ -91,9 +96,11 @@ def test_what_was_fitted_before_is_published_as_it_is(
     assert manifest.default_strategy == fitted.default_strategy
     report = _report(folder)
     assert report["weights"] == fitted.choice
-    for name, strategy in report["strategies"].items():
+    told = {name: strategy["validation_log_loss"] for name, strategy in report["strategies"].items()}
+    assert set(told) - set(fitted.validation.names) == {"cascade"}, "which is never the default"
+    for name in fitted.validation.names:
         loss = fitted.validation.scores(name)["log_loss"].value
-        assert strategy["validation_log_loss"] == pytest.approx(loss, abs=1e-6)
+        assert told[name] == pytest.approx(loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("names", [["m1", "m2", "other"], ["m2", "m1", "m3"]])
@@ -145,3 +152,88 @@ def test_without_test_rows_nothing_is_fitted_and_nothing_compared(
     assert not (folder / "report.json").exists()
     assert all(spec.weights == {} and spec.temperature == 1 for spec in load_version(folder).manifest.members)
     assert "scikit-learn" not in (folder / "README.md").read_text()
+
+
+def test_final_estimator_and_cascade_are_published_and_serve_what_was_scored(
+    candidates: list[Candidate], dataset: Dataset, tmp_path: Path, progress: Progress
+) -> None:
+    folder = _build(candidates, dataset, tmp_path, progress)
+    ensemble, report = load_version(folder), _report(folder)
+    assert ensemble.strategies[-2:] == ["stacking", "cascade"]
+    assert list(report["strategies"]) == ensemble.strategies
+    test = dataset.test
+    answers = fuse_all(ensemble, ensemble.run(test.x))
+    for strategy in ensemble.strategies:
+        served = predict(ensemble, test.x, make_plan(ensemble, Options(strategy=strategy)))
+        np.testing.assert_allclose(served.fused.probabilities, answers[strategy].probabilities, atol=1e-6)
+        accuracy = report["strategies"][strategy]["test"]["accuracy"]["value"]
+        assert (served.fused.labels == test.y).mean() == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_the_packed_graph_stacks_for_a_host_that_feeds_rows_alone(
+    candidates: list[Candidate], dataset: Dataset, tmp_path: Path, progress: Progress
+) -> None:
+    import onnxruntime
+
+    folder = _build(candidates, dataset, tmp_path, progress)
+    session = onnxruntime.InferenceSession(folder / "ensemble.onnx", providers=["CPUExecutionProvider"])
+    (stacked,) = session.run(["stacked"], {"X": dataset.test.x})
+    ensemble = load_version(folder)
+    ours = fuse_all(ensemble, ensemble.run(dataset.test.x))["stacking"]
+    np.testing.assert_allclose(stacked, ours.probabilities, atol=1e-6)
+
+
+def test_the_report_and_the_card_tell_of_cascade_and_of_abstaining(
+    candidates: list[Candidate], dataset: Dataset, tmp_path: Path, progress: Progress
+) -> None:
+    folder = _build(candidates, dataset, tmp_path, progress)
+    report, card, manifest = _report(folder), (folder / "README.md").read_text(), load_version(folder).manifest
+    assert manifest.cascade is not None
+    cascade = report["cascade"]
+    assert [stage["members"] for stage in cascade["stages"]] == [stage.members for stage in manifest.cascade.stages]
+    assert [stage["threshold"] for stage in cascade["stages"][:-1]] == [
+        stage.threshold for stage in manifest.cascade.stages[:-1]
+    ]
+    assert sum(stage["share"] for stage in cascade["stages"]) == pytest.approx(1, abs=1e-5)
+    assert 0 < cascade["cost_us"] <= cascade["all_members_us"]
+    fused_alike, staged = (report["strategies"][name]["test"] for name in (cascade["strategy"], "cascade"))
+    gap = staged["accuracy"]["value"] - fused_alike["accuracy"]["value"]
+    assert cascade["over_all_members"]["accuracy"]["value"] == pytest.approx(gap, abs=3e-6)
+    assert report["stacking"]["C"] > 0
+    default = report["strategies"][report["default_strategy"]]["test"]["accuracy"]["value"]
+    assert report["selective"][0] == {"threshold": 0.0, "share": 1.0, "accuracy": pytest.approx(default, abs=1e-6)}
+    assert "## Cascade" in card
+    assert f"Expected {cascade['cost_us']:.1f} µs a row" in card
+    assert "## Answering less" in card
+    for name in report["strategies"]:
+        assert any(line.startswith((f"| {name} |", f"| **{name}** |")) for line in card.splitlines())
+
+
+def test_what_cannot_be_fitted_is_told_and_the_rest_is_published(
+    candidates: list[Candidate], dataset: Dataset, tmp_path: Path, progress: Progress
+) -> None:
+    """One member makes no cascade; a class without rows no final estimator."""
+    validation, calibration = (
+        Split(split.x[split.y != 2], split.y[split.y != 2]) for split in (dataset.validation, dataset.calibration)
+    )
+    lacking = dataclasses.replace(dataset, validation=validation, calibration=calibration)
+    folder = _build(candidates[:1], lacking, tmp_path, progress)
+    ensemble, report = load_version(folder), _report(folder)
+    assert "stacking" not in ensemble.strategies
+    assert "cascade" not in ensemble.strategies
+    assert report["stacking"] is None
+    assert report["cascade"] is None
+    assert "no cascade: it takes two members" in report["notes"]
+    assert any(note.startswith("no stacking: ") and note.endswith("class 2 has 0") for note in report["notes"])
+    assert "## Cascade" not in (folder / "README.md").read_text()
+
+
+def test_a_cascade_may_be_told_to_be_less_accurate(
+    candidates: list[Candidate], dataset: Dataset, tmp_path: Path, progress: Progress
+) -> None:
+    manifest = load_version(_build(candidates, dataset, tmp_path, progress, cascade_tolerance=1.0)).manifest
+    assert manifest.cascade is not None
+    assert manifest.cascade.tolerance == 1.0
+    assert len(manifest.cascade.stages) == 2
+    cheapest = min(manifest.members, key=lambda member: member.cost_us or 0.0)
+    assert manifest.cascade.stages[0].members == [cheapest.name]

@@ -2,9 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, mean_absolute_error, r2_score, root_mean_squared_error
 
-from export.evaluate import METRICS, evaluate
+from export.evaluate import METRICS, VALUE_METRICS, bootstrap_p_value, evaluate, evaluate_values, mcnemar
 from server.fusion import Fused
 
 Y = np.array([0, 1, 1, 2])
@@ -91,3 +91,100 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     answer, y = _noisy(100, 1.0, 0)
     first, second = (evaluate({"a": answer}, y, seed=5) for _ in range(2))
     assert first.scores("a") == second.scores("a")
+
+
+# ---- McNemar --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p_value"),
+    [
+        (1, 7, 2 * (1 + 8) / 2**8),  # of 8 tosses 0 or 1 heads, and as many tails
+        (7, 1, 2 * (1 + 8) / 2**8),
+        (10, 0, 2 / 2**10),
+        (5, 5, 1),
+        (0, 0, 1),
+    ],
+)
+def test_mcnemar_is_the_exact_binomial_of_the_discordant_rows(
+    only_first: int, only_second: int, p_value: float
+) -> None:
+    first = np.array([True] * only_first + [False] * only_second + [True, False] * 20)
+    second = np.array([False] * only_first + [True] * only_second + [True, False] * 20)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (only_first, only_second)
+    assert found.p_value == pytest.approx(p_value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p_value"),
+    [
+        ([1.0] * 1999, 2 / 2000),  # none is beyond zero, but no bootstrap shows that nothing ever is
+        ([-1.0] * 1999, 2 / 2000),
+        ([1.0] * 90 + [-1.0] * 9, 2 * 10 / 100),
+        ([0.0] * 9, 1),
+    ],
+)
+def test_the_p_value_of_a_bootstrap_counts_what_lies_beyond_zero(differences: list[float], p_value: float) -> None:
+    assert bootstrap_p_value(np.array(differences)) == pytest.approx(p_value)
+
+
+def test_an_answer_does_not_differ_from_its_twin() -> None:
+    answer, y = _noisy(300, 1.0, 0)
+    scored = evaluate({"a": answer, "twin": answer}, y)
+    for metric in METRICS:
+        assert dataclasses.astuple(scored.difference("a", "twin", metric)) == (0, 0, 0)
+        assert scored.p_value("a", "twin", metric) == 1
+
+
+def test_a_clear_difference_has_a_small_p_value_and_a_slight_one_a_large() -> None:
+    answer, y = _noisy(300, 1.0, 0)
+    scored = evaluate({"a": answer, "better": _noisy(300, 3.0, 1)[0], "alike": _noisy(300, 1.0, 2)[0]}, y)
+    assert scored.p_value("better", "a", "log_loss") < 0.01
+    assert scored.p_value("alike", "a", "accuracy") > 0.05
+
+
+# ---- Regression -----------------------------------------------------------------------------------------------------
+
+
+def _values(values: list[list[float]]) -> Fused:
+    return Fused(np.array(values, dtype=np.float32), np.zeros(len(values), dtype=np.intp))
+
+
+def test_the_metrics_of_values_are_those_worked_out_by_hand() -> None:
+    y = np.array([[1.0], [2.0], [3.0], [6.0]])
+    scored = evaluate_values({"a": _values([[1.0], [4.0], [3.0], [4.0]])}, y)
+    assert scored.metrics == VALUE_METRICS
+    scores = scored.scores("a")
+    assert scores["rmse"].value == pytest.approx(np.sqrt(8 / 4))
+    assert scores["mae"].value == pytest.approx(1)
+    assert scores["r2"].value == pytest.approx(1 - 8 / 14)  # the mean is 3: 4 + 1 + 0 + 9
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_the_metrics_of_several_targets_are_scikit_learns(offset: float) -> None:
+    generator = np.random.default_rng(0)
+    y = generator.normal(0, [1, 50], (200, 2)) + offset
+    answer = Fused((y + generator.normal(0, [1, 5], y.shape)).astype(np.float32), np.zeros(200, dtype=np.intp))
+    scores = evaluate_values({"a": answer}, y).scores("a")
+    assert scores["rmse"].value == pytest.approx(root_mean_squared_error(y, answer.probabilities), rel=1e-6)
+    assert scores["mae"].value == pytest.approx(mean_absolute_error(y, answer.probabilities), rel=1e-6)
+    assert scores["r2"].value == pytest.approx(r2_score(y, answer.probabilities), rel=1e-6)
+
+
+@pytest.mark.parametrize(("answered", "r2"), [(5.0, 1.0), (6.0, 0.0)])
+def test_a_target_that_does_not_vary_is_explained_or_it_is_not(answered: float, r2: float) -> None:
+    scores = evaluate_values({"a": _values([[answered]] * 4)}, np.full((4, 1), 5.0)).scores("a")
+    assert dataclasses.astuple(scores["r2"]) == (r2, r2, r2)
+
+
+def test_resamples_of_values_hold_the_figure_and_are_paired() -> None:
+    generator = np.random.default_rng(0)
+    y = generator.normal(0, 1, (400, 1))
+    near, far = (_values((y + generator.normal(0, noise, y.shape)).tolist()) for noise in (0.5, 0.6))
+    scored = evaluate_values({"near": near, "far": far}, y)
+    for interval in scored.scores("near").values():
+        assert interval.low < interval.value < interval.high
+    assert scored.difference("near", "far", "rmse").high < 0
+    assert scored.difference("near", "far", "r2").low > 0
+    assert [scored.best(["near", "far"], metric) for metric in VALUE_METRICS] == ["near"] * 3

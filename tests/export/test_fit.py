@@ -4,7 +4,9 @@ import pytest
 from numpy.typing import NDArray
 
 from export import fit
-from server.fusion import calibrate, fuse
+from export.cascade import POOLS, TOLERANCE
+from server.fusion import STRATEGIES, calibrate, fuse
+from server.manifest import CascadeSpec
 
 N_CLASSES = 4
 
@@ -121,11 +123,24 @@ def test_greedy_selection_adds_only_what_it_may() -> None:
     assert asked[:3] == [[False, False, False], [True, False, False], [True, False, True]]
 
 
+def _fit(n: int, sharpness: list[float], **more: float) -> fit.Fitted:
+    """On the first and the second third of so many rows; costs rise with the members."""
+    probabilities, y = _world(n, sharpness)
+    a, b = n // 3, 2 * n // 3
+    return fit.fit_fusion(
+        ["a", "b", "c"][: len(sharpness)],
+        probabilities[:, :a],
+        y[:a],
+        probabilities[:, a:b],
+        y[a:b],
+        costs_us=[10.0**k for k in range(len(sharpness))],
+        **more,
+    )
+
+
 def test_fitting_finds_weights_that_win_on_rows_they_have_not_seen() -> None:
     probabilities, y = _world(6000, [2.0, 1.5, 0.2])
-    fitted = fit.fit_fusion(
-        ["a", "b", "c"], probabilities[:, :2000], y[:2000], probabilities[:, 2000:4000], y[2000:4000]
-    )
+    fitted = _fit(6000, [2.0, 1.5, 0.2])
     unseen, y_unseen = probabilities[:, 4000:], y[4000:]
     weights = np.array([fitted.weights[name]["weighted"] for name in fitted.names])
     weighted = _log_loss(fuse("weighted", unseen, weights=weights).probabilities, y_unseen)
@@ -137,9 +152,58 @@ def test_fitting_finds_weights_that_win_on_rows_they_have_not_seen() -> None:
     assert fitted.choice["kept"] in fitted.choice["fits"]
 
 
+def test_stacking_stands_for_election_by_what_it_answers_out_of_its_folds() -> None:
+    fitted = _fit(900, [2.0, 1.5])
+    assert fitted.stacking is not None
+    assert set(fitted.validation.names) == set(STRATEGIES)
+    stood = fitted.validation.scores("stacking")["log_loss"].value
+    _, y = _world(900, [2.0, 1.5])
+    assert stood == pytest.approx(_log_loss(fitted.stacking.out_of_fold[:300], y[:300]), abs=1e-6)
+
+
+def test_members_whose_classes_are_in_another_order_make_stacking_the_default() -> None:
+    probabilities, y = _world(1200, [2.0, 2.0])
+    turned = probabilities[:, :, ::-1]
+    fitted = fit.fit_fusion(["a", "b"], turned[:, :600], y[:600], turned[:, 600:], y[600:], costs_us=[1.0, 2.0])
+    assert fitted.default_strategy == "stacking"
+
+
+def test_the_cascade_is_fused_by_the_best_pool_and_is_not_the_default() -> None:
+    fitted = _fit(3000, [1.5, 2.5])
+    assert fitted.cascade is not None
+    assert fitted.cascade.strategy == fitted.validation.best(POOLS, "log_loss")
+    assert fitted.cascade.tolerance == TOLERANCE
+    assert [stage.members for stage in fitted.cascade.stages] == [["a"], ["b"]]
+    assert "cascade" not in fitted.validation.names
+    assert fitted.notes == ()
+
+
+def test_its_tolerance_is_the_one_that_is_asked_for() -> None:
+    fitted = _fit(900, [1.5, 2.5], cascade_tolerance=0.05)
+    assert fitted.cascade is not None
+    assert fitted.cascade.tolerance == 0.05
+
+
+def test_what_there_is_not_is_told() -> None:
+    probabilities, y = _world(400, [2.0])
+    known = y != 1
+    answers, truth = probabilities[:, known], y[known]
+    fitted = fit.fit_fusion(["a"], answers, truth, answers, truth, costs_us=[1.0])
+    assert fitted.stacking is None
+    assert fitted.cascade is None
+    assert "stacking" not in fitted.validation.names
+    assert fitted.notes[0].startswith("no stacking: ")
+    assert fitted.notes[1] == "no cascade: it takes two members"
+    same = fit.fit_fusion(["a", "b"], answers[[0, 0]], truth, answers[[0, 0]], truth, costs_us=[0.0, 0.0])
+    assert same.notes[1] == "no cascade: none costs less and comes within 0.0005 of the accuracy of all members"
+    record = orjson.loads(orjson.dumps(same.to_json()))
+    assert record["stacking"] is None
+    assert record["cascade"] is None
+    assert record["notes"] == list(same.notes)
+
+
 def test_a_fit_is_ready_for_json() -> None:
-    probabilities, y = _world(300, [2.0, 1.5])
-    fitted = fit.fit_fusion(["a", "b"], probabilities, y, probabilities, y)
+    fitted = _fit(900, [2.0, 1.5])
     record = orjson.loads(orjson.dumps(fitted.to_json()))
     assert list(record["members"]) == ["a", "b"]
     assert record["members"]["b"] == {"temperature": fitted.temperatures["b"], "weights": fitted.weights["b"]}
@@ -147,3 +211,5 @@ def test_a_fit_is_ready_for_json() -> None:
     scores = {name: metrics["log_loss"]["value"] for name, metrics in record["validation"].items()}
     assert record["default_strategy"] == min(scores, key=scores.__getitem__)
     assert set(record["choice"]) == {"kept", "fits"}
+    assert record["stacking"]["rows"] == 600
+    assert CascadeSpec.model_validate(record["cascade"]) == fitted.cascade

@@ -46,3 +46,17 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_shipped_recipe_is_there() -> None:
     assert DIGITS.is_file()
     assert (DIGITS.parent / "seed.toml").is_file()
+
+
+def test_help_of_evaluate_and_pack_names_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, options in (("evaluate", ("--against", "--threshold")), ("pack", ("--cascade-tolerance",))):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        assert all(option in shown for option in options)
+
+
+def test_the_tolerance_of_pack_is_a_share(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pack", "name", "model.onnx", "--cascade-tolerance", "2"])
+    assert "--cascade-tolerance: expected a number from 0 to 1, got '2'" in capsys.readouterr().err

@@ -1,12 +1,15 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, numpy_helper
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, numpy_helper
 
 from export.errors import PackingError
-from export.packed import MEMBER_PROBABILITIES, WEIGHTS_INPUT, check_packed, pack_graphs
+from export.graph import rename
+from export.packed import MEMBER_PROBABILITIES, STACKED, WEIGHTS_INPUT, check_packed, pack_graphs
+from export.stacking import fit_stacking
 from server.fusion import fuse
-from server.manifest import GATES_INPUT, InputSpec
+from server.manifest import ANSWERS_INPUT, GATES_INPUT, STACK_INPUT, InputSpec
 from server.session import Session
 from tests import tiny
 
@@ -115,3 +118,87 @@ def test_members_with_a_graph_inside_their_graph_read_the_shared_input_too() -> 
     check_packed(packed, members, tiny.rows(8))
     (together,) = _session(packed).run([MEMBER_PROBABILITIES], {"X": tiny.rows(8)})
     np.testing.assert_array_equal(together[0], together[1])
+
+
+# ---- With a final estimator -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="estimator", scope="module")
+def _estimator() -> ModelProto:
+    answers = tiny.answers(tiny.rows(300), N)
+    return fit_stacking(answers, answers[0].argmax(axis=1)).model
+
+
+@pytest.fixture(name="stacking")
+def _stacking(members: dict[str, ModelProto], estimator: ModelProto) -> ModelProto:
+    return pack_graphs(members, SPECS, len(tiny.CLASSES), estimator)
+
+
+def _apart(estimator: ModelProto, n_rows: int) -> NDArray[np.float32]:
+    (stacked,) = _session(estimator).run([STACKED], {ANSWERS_INPUT: tiny.answers(tiny.rows(n_rows), N)})
+    return stacked
+
+
+def test_without_a_final_estimator_the_graph_has_nothing_of_one(packed: ModelProto) -> None:
+    session = _session(packed)
+    assert set(session.optional_inputs) == {GATES_INPUT, WEIGHTS_INPUT}
+    assert set(session.outputs) == {MEMBER_PROBABILITIES, "probabilities"}
+
+
+@pytest.mark.parametrize("n_rows", [1, 7])
+def test_fed_rows_alone_it_stacks_them(stacking: ModelProto, estimator: ModelProto, n_rows: int) -> None:
+    (stacked,) = _session(stacking).run([STACKED], {"X": tiny.rows(n_rows)})
+    np.testing.assert_allclose(stacked, _apart(estimator, n_rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 7])
+def test_fed_answers_and_no_rows_it_stacks_them(stacking: ModelProto, estimator: ModelProto, n_rows: int) -> None:
+    feeds = {
+        "X": tiny.rows(0),
+        GATES_INPUT: np.zeros(N, dtype=np.bool_),
+        STACK_INPUT: np.ones(1, dtype=np.bool_),
+        ANSWERS_INPUT: tiny.answers(tiny.rows(n_rows), N),
+    }
+    (stacked,) = _session(stacking).run([STACKED], feeds)
+    np.testing.assert_allclose(stacked, _apart(estimator, n_rows), atol=1e-6)
+
+
+def test_fed_both_it_stacks_the_rows_first(stacking: ModelProto, estimator: ModelProto) -> None:
+    (stacked,) = _session(stacking).run([STACKED], {"X": tiny.rows(4), ANSWERS_INPUT: tiny.answers(tiny.rows(9), N)})
+    np.testing.assert_allclose(stacked, np.concatenate([_apart(estimator, 4), _apart(estimator, 9)]), atol=1e-6)
+
+
+def test_told_not_to_stack_it_answers_no_rows_of_it_and_all_of_the_rest(
+    stacking: ModelProto, packed: ModelProto
+) -> None:
+    x = tiny.rows(6)
+    outputs = [MEMBER_PROBABILITIES, "probabilities"]
+    *told, stacked = _session(stacking).run([*outputs, STACKED], {"X": x, STACK_INPUT: np.zeros(1, dtype=np.bool_)})
+    assert stacked.shape == (0, len(tiny.CLASSES))
+    for ours, plain in zip(told, _session(packed).run(outputs, {"X": x}), strict=True):
+        np.testing.assert_array_equal(ours, plain)
+
+
+def test_the_proof_passes_for_a_true_estimator_and_finds_another(
+    members: dict[str, ModelProto], stacking: ModelProto, estimator: ModelProto
+) -> None:
+    check_packed(stacking, members, tiny.rows(32), estimator)
+    answers = tiny.answers(tiny.rows(300), N)
+    other = fit_stacking(answers, answers[1].argmax(axis=1)).model
+    with pytest.raises(PackingError, match="fed rows, stacked is not what the final estimator answers apart"):
+        check_packed(stacking, members, tiny.rows(32), other)
+
+
+def test_the_proof_finds_a_graph_that_stacks_though_it_is_told_not_to(
+    members: dict[str, ModelProto], stacking: ModelProto, estimator: ModelProto
+) -> None:
+    (gate,) = (node for node in stacking.graph.node if node.op_type == "If" and node.output[0] == STACKED)
+    then, otherwise = sorted(gate.attribute, key=lambda attribute: attribute.name, reverse=True)
+    otherwise.g.CopyFrom(then.g)
+    rename(otherwise.g, lambda name: name.replace("/stack/", "/again/") if name in _made_in(then.g) else name)
+    with pytest.raises(PackingError, match="expected no rows of stacked where stack is false, got 32"):
+        check_packed(stacking, members, tiny.rows(32), estimator)
+
+
+def _made_in(graph: GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output} | {value.name for value in graph.initializer}

@@ -113,3 +113,14 @@ def test_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRecipe, match=r"none\.toml: cannot be read: No such file"):
         load_recipe(tmp_path / "none.toml")
+
+
+def test_an_ensemble_says_how_much_accuracy_its_cascade_may_cost(tmp_path: Path) -> None:
+    table = '\n[[ensembles]]\nname = "fast"\n'
+    (tmp_path / "recipe.toml").write_text(f"{VALID}{table}cascade_tolerance = 0.01\n")
+    (choice,) = load_recipe(tmp_path / "recipe.toml").published
+    assert choice.cascade_tolerance == 0.01
+    (tmp_path / "recipe.toml").write_text(VALID)
+    (usual,) = load_recipe(tmp_path / "recipe.toml").published
+    assert usual.cascade_tolerance == 0.0005
+    assert "cascade_tolerance" in _load(tmp_path, f"{VALID}{table}cascade_tolerance = -0.1\n")

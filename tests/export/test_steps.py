@@ -79,6 +79,11 @@ def test_the_report_tells_of_every_step(trained: tuple[Path, Path]) -> None:
         assert all(set(scores) == set(METRICS) for scores in ensemble["test"].values())
         assert ensemble["baselines"]
         assert ensemble["subsets"]
+        assert ensemble["selective"][ensemble["default_strategy"]][0]["share"] == 1
+        assert "stacking" in {subset["strategy"] for subset in ensemble["subsets"]}
+        if ensemble["cascade"]:
+            assert sum(stage["share"] for stage in ensemble["cascade"]["stages"]) == pytest.approx(1, abs=1e-5)
+            assert ensemble["cascade"]["sweep"]
     for name in (*told, "smoke-fast"):
         assert name in page
     assert "src=" not in page

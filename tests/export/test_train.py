@@ -47,6 +47,9 @@ def test_its_graph_answers_the_average_in_any_other_host(published: Path) -> Non
     (mean,) = session.run(["probabilities"], {"image": x})
     ensemble = Repository.load(published.parents[1]).get("digits")
     np.testing.assert_allclose(mean, ensemble.run(x).mean(axis=0), atol=1e-6)
+    (stacked,) = session.run(["stacked"], {"image": x})
+    ours = fuse_all(ensemble, ensemble.run(x))["stacking"]
+    np.testing.assert_allclose(stacked, ours.probabilities, atol=1e-6)
 
 
 def test_its_report_compares_every_strategy_with_the_best_member(published: Path) -> None:
@@ -58,6 +61,8 @@ def test_its_report_compares_every_strategy_with_the_best_member(published: Path
         assert gain["value"] == pytest.approx(strategy["test"]["log_loss"]["value"] - min(losses.values()), abs=3e-6)
         assert gain["low"] <= gain["value"] <= gain["high"]
     validation = {name: strategy["validation_log_loss"] for name, strategy in report["strategies"].items()}
+    cheap = validation.pop("cascade")
+    assert cheap > 0
     assert report["default_strategy"] == min(validation, key=validation.__getitem__)
     assert sum(report["dataset"]["rows"].values()) == 1797
 

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from server.app import create_app
+from server.engine import Engine, Limits
 from server.errors import InvalidRepository
+from server.repository import Repository
 from server.settings import Settings
 from tests.tiny import write_ensemble
 
@@ -28,6 +30,27 @@ def test_serves_the_versions_of_the_settings(tmp_path: Path) -> None:
     app = create_app(Settings(models=tmp_path, default="tiny", versions=frozenset({1, 3})))
     assert app.state.engine.repository.versions("tiny") == [1, 3]
     assert app.state.engine.ensemble().manifest.version == 3
+
+
+def test_the_settings_say_what_a_request_may_cost_and_how_much_failure_is_borne(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Spy(Engine):
+        def __init__(self, repository: Repository, *, default: str, limits: Limits = Limits()) -> None:  # noqa: B008
+            seen.append(limits)
+            super().__init__(repository, default=default, limits=limits)
+
+    monkeypatch.setattr("server.app.Engine", Spy)
+    write_ensemble(tmp_path)
+    create_app(Settings(models=tmp_path, default="tiny"))
+    create_app(Settings(models=tmp_path, default="tiny", deadline=0.5, breaker_failures=2, breaker_cooldown=7))
+    assert seen == [
+        Limits(deadline=30.0, breaker_failures=5, breaker_cooldown=10.0),
+        Limits(deadline=0.5, breaker_failures=2, breaker_cooldown=7),
+    ]
+    assert seen[0] == Limits()
 
 
 def test_a_repository_that_cannot_be_served(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import re
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,21 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from server.ensemble import Ensemble, on_one_line
+from server.ensemble import (
+    Ensemble,
+    FinalEstimator,
+    are_distributions,
+    are_valid,
+    graph_files,
+    offered_strategies,
+    on_one_line,
+)
 from server.errors import InvalidRepository, MemberFailed
-from server.fusion import STRATEGIES
+from server.fusion import REGRESSION, STRATEGIES
 from server.manifest import MANIFEST_FILE, InputSpec, Manifest, parse_manifest
 from server.repository import load_version
 from server.rows import Rows, join_tensors
-from server.session import Session
+from server.session import Session, Stop
 from tests import tiny
 
 N_MEMBERS = 3
@@ -120,7 +130,8 @@ def test_the_facts_of_the_members_come_from_the_manifest(ensemble: Ensemble) -> 
     assert_array_equal(ensemble.temperatures, [1, 1.5, 2])
     assert_array_equal(ensemble.weights("weighted"), [3, 2, 1])
     assert_array_equal(ensemble.weights("log_linear"), [1, 2, 3])
-    for strategy in STRATEGIES.keys() - {"weighted", "log_linear"}:
+    assert ensemble.strategies == [name for name in STRATEGIES if name != "stacking"]
+    for strategy in set(ensemble.strategies) - {"weighted", "log_linear"}:
         assert_array_equal(ensemble.weights(strategy), [1, 1, 1])
 
 
@@ -242,6 +253,399 @@ def test_a_column_that_is_not_what_the_graph_reads_is_refused(column: dict[str, 
     data = tiny.graph(reading_age("probabilities"), [AGE], [PROBABILITIES], {"BY_AGE": BY_AGE})
     with pytest.raises(InvalidRepository, match=re.escape(f"member 'm1': expected {message}")):
         build({"m1.onnx": data}, [{"name": "m1", "file": "m1.onnx"}], inputs=[column, COLUMNS[1]])
+
+
+# Validity -----------------------------------------------------------------------------------------------------------
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid"),
+    [
+        ([0.2, 0.3, 0.5], True),
+        ([1, 0, 0], True),
+        # Some converters leave it at that.
+        ([0.2, 0.3, 0.5009], True),
+        ([0.2, 0.3, 0.4991], True),
+        ([1.0005, -0.0005, 0], True),
+        ([0.2, 0.3, 0.502], False),
+        ([0.2, 0.3, 0.498], False),
+        ([1.002, -0.002, 0], False),
+        ([0, 0, 0], False),
+        ([2, -1, 0], False),
+        ([NAN, 0.5, 0.5], False),
+        ([NAN, NAN, NAN], False),
+        ([INFINITY, 0, 0], False),
+        ([INFINITY, -INFINITY, 1], False),
+        ([-INFINITY, 1, 0], False),
+        ([3e38, 3e38, 0], False),
+    ],
+)
+def test_an_answer_is_valid_if_it_is_a_distribution_but_for_rounding(answer: list[float], valid: bool) -> None:
+    ensemble = tiny.answering(2)
+    x = np.array([[0.2, 0.3, 0.5], answer, [0, 0, 1]], dtype=np.float32)
+    answers, mask = ensemble.ask(x, [1, 0])
+    assert_array_equal(answers, [x, x])
+    assert mask.dtype == np.bool_
+    assert_array_equal(mask, [[True, valid, True]] * 2)
+    assert are_distributions(x) is valid
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid"),
+    [
+        ([0, 0], True),
+        ([-1e30, 3e38], True),
+        ([1, NAN], False),
+        ([INFINITY, 1], False),
+        ([1, -INFINITY], False),
+    ],
+)
+def test_an_answer_of_a_regression_is_valid_if_it_is_finite(answer: list[float], valid: bool) -> None:
+    ensemble = tiny.answering(2, 2, task="regression")
+    x = np.array([[7, -7], answer], dtype=np.float32)
+    _, mask = ensemble.ask(x, [0, 1])
+    assert_array_equal(mask, [[True, valid]] * 2)
+    assert_array_equal(are_valid(x, "regression"), [True, valid])
+
+
+def test_the_answers_that_are_not_valid_are_told_by_member_and_row() -> None:
+    files = {"m1.onnx": linear(), "root.onnx": square_root()}
+    ensemble = build(files, [{"name": "m1", "file": "m1.onnx"}, {"name": "root", "file": "root.onnx"}])
+    x = thirds(4) ** 2
+    x[2, 1] = -1
+    x[0, 0] = 1
+    answers, valid = ensemble.ask(x, [1, 0])
+    assert_array_equal(valid, [[False, True, False, True], [True, True, True, True]])
+    assert_array_equal(answers[1], ensemble.run(x, [0])[0])
+    assert_array_equal(ensemble.ask(x, [0])[1], [[True] * 4])
+
+
+def test_no_rows_are_all_valid(ensemble: Ensemble) -> None:
+    answers, valid = ensemble.ask(tiny.rows(0), [0, 2])
+    assert answers.shape == (2, 0, 3)
+    assert valid.shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "n_outputs", "answer", "message"),
+    [
+        ("classification", 3, [0.5, 0.25, 0.5], "expected a distribution, got for row 1 [0.5  0.25 0.5 ]"),
+        ("regression", 1, [NAN], "expected numbers, got for row 1 [nan]"),
+        ("regression", 2, [0, INFINITY], "expected numbers, got for row 1 [ 0. inf]"),
+    ],
+)
+def test_an_answer_that_is_not_valid_is_an_error_where_all_have_to_answer(
+    task: str, n_outputs: int, answer: list[float], message: str
+) -> None:
+    ensemble = tiny.answering(2, n_outputs, task=task)
+    x = np.array([[1] + [0] * (n_outputs - 1), answer], dtype=np.float32)
+    with pytest.raises(MemberFailed) as caught:
+        ensemble.run(x, [1])
+    assert caught.value.message == f"models/tiny/1: member 'm2': {message}"
+
+
+# Stopping -----------------------------------------------------------------------------------------------------------
+
+
+def endless() -> bytes:
+    """Adds nought to its rows as long as the condition holds, and it always does."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["still"]), helper.make_node("Add", ["state", "nought"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["n", 3]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["n", 3]),
+        ],
+    )
+    return one_member(
+        helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+        helper.make_node("Loop", ["", "true", "three"], ["probabilities"], body=body),
+        **{"from": [0], "to": [3], "axis": [1], "true": True, "nought": np.float32(0)},
+    )
+
+
+def test_a_graph_that_never_ends_is_stopped() -> None:
+    files = {"m1.onnx": linear(), "endless.onnx": endless()}
+    ensemble = build(files, [{"name": "m1", "file": "m1.onnx"}, {"name": "endless", "file": "endless.onnx"}])
+    stop, failures = Stop(), []
+
+    def run() -> None:
+        try:
+            ensemble.ask(thirds(2), [1], stop)
+        except MemberFailed as exc:
+            failures.append(exc.message)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    # Others go on meanwhile, and afterwards.
+    assert ensemble.ask(thirds(2), [0], Stop())[1].all()
+    called = time.monotonic()
+    stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert time.monotonic() - called < 5
+    (message,) = failures
+    assert message.startswith("models/tiny/1/endless.onnx: ")
+    assert message.isprintable()
+    assert ensemble.ask(thirds(2), [0])[1].all()
+
+
+def test_what_is_stopped_beforehand_does_not_run(ensemble: Ensemble) -> None:
+    stop = Stop()
+    assert ensemble.ask(tiny.rows(2), [0, 1], stop)[1].all()
+    stop()
+    with pytest.raises(MemberFailed, match=r"\.onnx: "):
+        ensemble.ask(tiny.rows(2), [0, 1], stop)
+    assert ensemble.ask(tiny.rows(2), [0, 1], Stop())[1].all()
+
+
+# Final estimators ---------------------------------------------------------------------------------------------------
+
+
+def final_estimator(ensemble: Ensemble) -> FinalEstimator:
+    assert ensemble.final_estimator is not None
+    return ensemble.final_estimator
+
+
+@pytest.mark.parametrize("write", [tiny.write_stacked, tiny.write_packed_stacked])
+@pytest.mark.parametrize("n_rows", [0, 1, 7])
+def test_a_final_estimator_makes_one_answer_of_all(write: Callable[..., Path], n_rows: int, tmp_path: Path) -> None:
+    ensemble = load_version(write(tmp_path))
+    x = tiny.rows(n_rows)
+    answers = ensemble.run(x)
+    assert_allclose(answers, tiny.answers(x, N_MEMBERS), atol=1e-6)
+    stacked = final_estimator(ensemble)(answers)
+    assert stacked.dtype == np.float32
+    assert_allclose(stacked, tiny.stacked_answers(answers), atol=1e-6)
+    # Answers that lie otherwise in memory are the same answers.
+    assert_array_equal(final_estimator(ensemble)(np.asfortranarray(answers)), stacked)
+
+
+def test_a_final_estimator_in_one_graph_with_the_members_answers_as_apart(tmp_path: Path) -> None:
+    apart = load_version(tiny.write_stacked(tmp_path))
+    packed = load_version(tiny.write_packed_stacked(tmp_path))
+    x = tiny.rows(20)
+    answers = apart.run(x)
+    assert_array_equal(packed.run(x), answers)
+    assert_array_equal(final_estimator(packed)(answers), final_estimator(apart)(answers))
+
+
+def stacking(n_members: int, *nodes: NodeProto, rows: bool = False, **constants: Any) -> Ensemble:
+    """Linear members, and a final estimator of these nodes from `answers`, and from `X` with `rows`, to `stacked`."""
+    inputs = [helper.make_tensor_value_info("answers", TensorProto.FLOAT, [n_members, "m", 3])]
+    if rows:
+        inputs.append(helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4]))
+    data = tiny.graph(
+        nodes,
+        inputs,
+        [helper.make_tensor_value_info("stacked", TensorProto.FLOAT, ["rows", 3])],
+        {name: np.asarray(value) for name, value in constants.items()},
+    )
+    files = {**{f"m{k + 1}.onnx": linear(k) for k in range(n_members)}, "final.onnx": data}
+    members = [{"name": f"m{k + 1}", "file": f"m{k + 1}.onnx"} for k in range(n_members)]
+    return build(files, members, final_estimator={"file": "final.onnx", "output": "stacked"})
+
+
+def test_a_final_estimator_that_reads_the_ensembles_inputs_gets_no_rows() -> None:
+    """It multiplies by one more than the number of rows."""
+    ensemble = stacking(
+        2,
+        helper.make_node("Shape", ["X"], ["n_rows"], start=0, end=1),
+        helper.make_node("Cast", ["n_rows"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["number", "one"], ["factor"]),
+        helper.make_node("Gather", ["answers", "first"], ["picked"], axis=0),
+        helper.make_node("Mul", ["picked", "factor"], ["stacked"]),
+        rows=True,
+        one=np.float32(1),
+        first=0,
+    )
+    answers = ensemble.run(tiny.rows(5))
+    assert_array_equal(final_estimator(ensemble)(answers), answers[0])
+
+
+def test_a_final_estimator_over_a_table_gets_no_rows_of_it(tmp_path: Path) -> None:
+    """It sits in a graph that reads the columns, of which one is text."""
+    nodes = [
+        *reading_age("unused_age"),
+        *reading_job("unused_job"),
+        helper.make_node("Gather", ["answers", "first"], ["stacked"], axis=0),
+    ]
+    final = tiny.graph(
+        nodes,
+        [AGE, JOB, helper.make_tensor_value_info("answers", TensorProto.FLOAT, [1, "m", 3])],
+        [helper.make_tensor_value_info("stacked", TensorProto.FLOAT, ["m", 3])],
+        CONSTANTS | {"first": np.array(0)},
+    )
+    files = {
+        "age.onnx": tiny.graph(reading_age("probabilities"), [AGE], [PROBABILITIES], {"BY_AGE": BY_AGE}),
+        "final.onnx": final,
+    }
+    ensemble = build(
+        files,
+        [{"name": "by_age", "file": "age.onnx"}],
+        inputs=COLUMNS,
+        final_estimator={"file": "final.onnx", "output": "stacked"},
+    )
+    answers = ensemble.run(people(5)[0])
+    assert_array_equal(final_estimator(ensemble)(answers), answers[0])
+
+
+def test_the_final_estimator_does_not_run_with_the_members_nor_they_with_it() -> None:
+    """With the switch on this graph's member answers no numbers, with its gate open its final estimator; by default
+    both are."""
+    data = tiny.graph(
+        [
+            helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
+            helper.make_node("Unsqueeze", ["three", "from"], ["one"]),
+            helper.make_node("Where", ["stack", "nan", "one"], ["member_probabilities"]),
+            helper.make_node("Gather", ["answers", "first"], ["picked"], axis=0),
+            helper.make_node("Where", ["stack", "picked", "nan"], ["switched"]),
+            helper.make_node("Where", ["members", "nan", "switched"], ["stacked"]),
+        ],
+        [
+            helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4]),
+            helper.make_tensor_value_info("members", TensorProto.BOOL, [1]),
+            helper.make_tensor_value_info("answers", TensorProto.FLOAT, [1, "m", 3]),
+            helper.make_tensor_value_info("stack", TensorProto.BOOL, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("member_probabilities", TensorProto.FLOAT, [1, "n", 3]),
+            helper.make_tensor_value_info("stacked", TensorProto.FLOAT, ["m", 3]),
+        ],
+        {
+            "from": np.array([0]),
+            "to": np.array([3]),
+            "axis": np.array([1]),
+            "nan": np.array(NAN, dtype=np.float32),
+            "first": np.array(0),
+            "answers": np.zeros((1, 0, 3), dtype=np.float32),
+            "stack": np.ones(1, dtype=np.bool_),
+            "members": np.ones(1, dtype=np.bool_),
+        },
+    )
+    ensemble = build({"all.onnx": data}, [gated("m1", 0)], final_estimator={"file": "all.onnx", "output": "stacked"})
+    answers = ensemble.run(thirds(4))
+    assert_array_equal(answers[0], thirds(4)[:, :3])
+    assert_array_equal(final_estimator(ensemble)(answers), answers[0])
+
+
+FIRST = helper.make_node("Gather", ["answers", "first"], ["picked"], axis=0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [
+        (
+            [FIRST, helper.make_node("Mul", ["picked", "half"], ["stacked"])],
+            {"half": np.float32(0.5)},
+            "expected distributions of shape (4, 3), got shape (4, 3): NaN, or no distribution",
+        ),
+        (
+            [FIRST, helper.make_node("Mul", ["picked", "nan"], ["stacked"])],
+            {"nan": np.float32(NAN)},
+            "expected distributions of shape (4, 3), got shape (4, 3): NaN, or no distribution",
+        ),
+        (
+            [FIRST, helper.make_node("Slice", ["picked", "one", "end", "axis"], ["stacked"])],
+            {"one": [1], "end": [99], "axis": [0]},
+            "expected distributions of shape (4, 3), got shape (3, 3)",
+        ),
+    ],
+    ids=["half", "not a number", "a row less"],
+)
+def test_a_final_estimator_that_answers_no_distributions_fails(
+    nodes: Sequence[NodeProto], constants: dict[str, Any], message: str
+) -> None:
+    ensemble = stacking(2, *nodes, first=0, **constants)
+    with pytest.raises(MemberFailed) as caught:
+        final_estimator(ensemble)(ensemble.run(tiny.rows(4)))
+    assert caught.value.message == f"models/tiny/1/final.onnx: final_estimator: {message}"
+
+
+def test_a_final_estimator_that_raises_fails() -> None:
+    """It wants three rows at least."""
+    ensemble = stacking(
+        2,
+        FIRST,
+        helper.make_node("Gather", ["picked", "third"], ["row"], axis=0),
+        helper.make_node("Mul", ["row", "nought"], ["noughts"]),
+        helper.make_node("Add", ["picked", "noughts"], ["stacked"]),
+        first=0,
+        third=[2],
+        nought=np.float32(0),
+    )
+    assert final_estimator(ensemble)(ensemble.run(tiny.rows(3))).shape == (3, 3)
+    with pytest.raises(MemberFailed, match=r"^models/tiny/1/final\.onnx: ") as caught:
+        final_estimator(ensemble)(ensemble.run(tiny.rows(2)))
+    assert caught.value.message.isprintable()
+
+
+def test_a_graph_that_cannot_be_the_final_estimator_is_refused() -> None:
+    with pytest.raises(InvalidRepository) as caught:
+        build(
+            {"m1.onnx": linear()},
+            [{"name": "m1", "file": "m1.onnx"}],
+            final_estimator={"file": "m1.onnx", "output": "probabilities"},
+        )
+    assert caught.value.message == ("models/tiny/1/m1.onnx: final_estimator: expected an input 'answers', got ['X']")
+
+
+# Regressions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", [tiny.TARGETS[:1], tiny.TARGETS])
+@pytest.mark.parametrize("members", [None, [1], [2, 0]])
+def test_members_of_a_regression_answer_a_value_a_target(
+    targets: list[str], members: list[int] | None, tmp_path: Path
+) -> None:
+    ensemble = load_version(tiny.write_regression(tmp_path, targets=targets))
+    x = tiny.rows(7)
+    expected = tiny.values(x, 3, len(targets))
+    answered = ensemble.run(x, members)
+    assert answered.dtype == np.float32
+    assert_allclose(answered, expected if members is None else expected[members], rtol=1e-4, atol=1e-4)
+    assert ensemble.manifest.outputs == targets
+    assert ensemble.final_estimator is None
+
+
+# What is there ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "files", "strategies"),
+    [
+        (tiny.write_ensemble, ["m1.onnx", "m2.onnx", "m3.onnx"], []),
+        (tiny.write_packed, ["ensemble.onnx"], []),
+        (tiny.write_stacked, ["m1.onnx", "m2.onnx", "m3.onnx", "final.onnx"], ["stacking"]),
+        (tiny.write_packed_stacked, ["ensemble.onnx"], ["stacking"]),
+        (tiny.write_cascade, ["m1.onnx", "m2.onnx", "m3.onnx"], ["cascade"]),
+    ],
+)
+def test_an_ensemble_offers_the_strategies_that_it_has_what_they_take_for(
+    write: Callable[..., Path], files: list[str], strategies: list[str], tmp_path: Path
+) -> None:
+    ensemble = load_version(write(tmp_path))
+    assert graph_files(ensemble.manifest) == files
+    pools = [name for name in STRATEGIES if name != "stacking"]
+    assert offered_strategies(ensemble.manifest) == ensemble.strategies == [*pools, *strategies]
+    for strategy in strategies:
+        assert_array_equal(ensemble.weights(strategy), [1, 1, 1])
+
+
+def test_a_regression_offers_its_own_strategies(tmp_path: Path) -> None:
+    ensemble = load_version(tiny.write_regression(tmp_path))
+    assert offered_strategies(ensemble.manifest) == ensemble.strategies == list(REGRESSION)
+    assert_array_equal(ensemble.weights("weighted"), [3, 2, 1])
+    assert_array_equal(ensemble.weights("mean"), [1, 1, 1])
 
 
 # Failures -----------------------------------------------------------------------------------------------------------

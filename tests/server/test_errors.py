@@ -3,7 +3,17 @@ from collections import defaultdict
 import pytest
 
 from server import errors
-from server.errors import CommitteeError, InternalError, InvalidInput, Overloaded, TooLarge, Unavailable
+from server.errors import (
+    CommitteeError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    MemberFailed,
+    Overloaded,
+    QuorumMissed,
+    TooLarge,
+    Unavailable,
+)
 
 
 def tree(root: type[CommitteeError] = CommitteeError) -> list[type[CommitteeError]]:
@@ -39,6 +49,12 @@ def test_what_is_too_large_is_an_invalid_input_and_an_overload_is_unavailability
     assert issubclass(TooLarge, InvalidInput)
     assert issubclass(Overloaded, Unavailable)
     assert not issubclass(Unavailable, InvalidInput)
+
+
+def test_a_quorum_that_is_missed_is_a_failure_of_members_and_a_deadline_is_none() -> None:
+    assert issubclass(QuorumMissed, MemberFailed)
+    assert (QuorumMissed.code, DeadlineExceeded.code) == ("quorum_missed", "deadline_exceeded")
+    assert not issubclass(DeadlineExceeded, MemberFailed | Unavailable)
 
 
 def test_unavailability_says_when_to_try_again() -> None:

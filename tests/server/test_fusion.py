@@ -1,6 +1,6 @@
 """Strategies against arithmetic done by hand, against scikit-learn, and against the laws that every fusion obeys.
 
-The laws run over `STRATEGIES`: a strategy that is added there is tested without another line here.
+The laws run over `STRATEGIES` and `REGRESSION`: a strategy that is added there is tested without another line here.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,29 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits, load_iris
-from sklearn.ensemble import RandomForestClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.datasets import load_diabetes, load_digits, load_iris, make_friedman1
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, VotingClassifier, VotingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from server.fusion import FLOOR, STRATEGIES, Fused, calibrate, fuse, normalise_weights
+from server import fusion
+from server.fusion import BY_TASK, FLOOR, REGRESSION, STRATEGIES, Fused, calibrate, normalise_weights, weighted_sum
+from server.manifest import Task
+from tests import tiny
 
 SHARES_OF_VOTES = {"vote"}
 """Strategies whose probabilities are not those of one member when there is but one."""
 
 Floats = NDArray[np.float32]
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+every_pool = pytest.mark.parametrize(
+    "strategy", [name for name, rule in STRATEGIES.items() if rule.reads != "final_estimator"]
+)
+"""Strategies that know nothing of the members but their answers, weights and temperatures."""
+every_regression = pytest.mark.parametrize("strategy", REGRESSION)
 every_weighted_strategy = pytest.mark.parametrize(
     "strategy", [name for name, rule in STRATEGIES.items() if rule.weights != "equal"]
 )
@@ -42,6 +50,25 @@ def floats(values: Sequence[float]) -> Floats:
 def one_row(*members: Sequence[float]) -> Floats:
     """`(n_members, 1, n_classes)`."""
     return np.array(members, dtype=np.float32)[:, None, :]
+
+
+def fuse(
+    strategy: str,
+    probabilities: Floats,
+    *,
+    weights: NDArray[np.floating] | None = None,
+    temperatures: Floats | None = None,
+    task: Task = "classification",
+) -> Fused:
+    """The server's, with a final estimator for a strategy that wants one."""
+    return fusion.fuse(
+        strategy,
+        probabilities,
+        weights=weights,
+        temperatures=temperatures,
+        final_estimator=tiny.stacked_answers,
+        task=task,
+    )
 
 
 # By hand ------------------------------------------------------------------------------------------------------------
@@ -143,14 +170,107 @@ def test_a_batch_of_no_rows_has_an_answer_of_no_rows(strategy: str) -> None:
     assert fused.labels.shape == (0,)
 
 
-@every_strategy
-def test_every_strategy_says_in_a_line_what_it_does(strategy: str) -> None:
-    assert STRATEGIES[strategy].summary.endswith((".", ".)", ";"))
+@pytest.mark.parametrize(("task", "strategy"), [(task, name) for task, pools in BY_TASK.items() for name in pools])
+def test_every_strategy_says_in_a_line_what_it_does(task: Task, strategy: str) -> None:
+    assert BY_TASK[task][strategy].summary.endswith((".", ".)", ";"))
 
 
-def test_a_strategy_that_is_not_known_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("strategy", "task"),
+    [("oracle", "classification"), ("mean", "classification"), ("vote", "regression"), ("stacking", "regression")],
+)
+def test_a_strategy_that_is_not_known_is_an_error(strategy: str, task: Task) -> None:
     with pytest.raises(KeyError):
-        fuse("oracle", one_row([0.8, 0.2]))
+        fuse(strategy, one_row([0.8, 0.2]), task=task)
+
+
+# Stacking -----------------------------------------------------------------------------------------------------------
+
+
+def test_stacking_is_what_the_final_estimator_makes_of_all_answers() -> None:
+    asked = []
+
+    def final_estimator(answers: Floats) -> Floats:
+        asked.append(answers)
+        return np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
+
+    answers = np.array([[[0.8, 0.2], [0.9, 0.1]], [[0.6, 0.4], [1, 0]]], dtype=np.float32)
+    fused = fusion.fuse("stacking", answers, final_estimator=final_estimator, weights=np.array([1, 0]))
+    assert_array_equal(fused.probabilities, [[0.25, 0.75], [0.5, 0.5]])
+    assert_array_equal(fused.labels, [1, 0])
+    (read,) = asked
+    assert_array_equal(read, answers)
+
+
+def test_what_a_final_estimator_leaves_off_a_sum_of_one_is_made_up() -> None:
+    fused = fusion.fuse("stacking", one_row([0.8, 0.2]), final_estimator=lambda answers: answers[0] * np.float32(0.999))
+    assert_allclose(fused.probabilities, [[0.8, 0.2]], atol=1e-6)
+
+
+def test_stacking_without_a_final_estimator_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^strategy 'stacking' expects a final estimator, got none$"):
+        fusion.fuse("stacking", one_row([0.8, 0.2]))
+
+
+@every_pool
+def test_a_pool_does_not_ask_the_final_estimator(strategy: str) -> None:
+    def final_estimator(answers: Floats) -> Floats:
+        raise AssertionError("nobody should ask")
+
+    fusion.fuse(strategy, one_row([0.8, 0.2], [0.1, 0.9]), final_estimator=final_estimator)
+
+
+# Regression ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "members", "weights", "values"),
+    [
+        ("mean", [[1], [2], [6]], None, [3]),
+        ("mean", [[1, -10], [2, 20]], None, [1.5, 5]),
+        ("mean", [[1e30], [3e30]], None, [2e30]),
+        ("weighted", [[1], [2], [6]], [3, 2, 1], [13 / 6]),
+        ("weighted", [[1, 0], [5, 8]], [3, 1], [2, 2]),
+        ("weighted", [[1], [5]], [0, 2], [5]),
+        ("weighted", [[1], [5]], None, [3]),
+        ("median", [[1], [2], [60]], None, [2]),
+        ("median", [[1], [2], [6], [60]], None, [4]),
+        ("median", [[1, 9], [2, -9], [60, 0]], None, [2, 0]),
+    ],
+)
+def test_a_regression_answers_what_arithmetic_says(
+    strategy: str, members: list[list[float]], weights: list[float] | None, values: list[float]
+) -> None:
+    given_weights = None if weights is None else np.array(weights, dtype=np.float64)
+    fused = fuse(strategy, one_row(*members), weights=given_weights, task="regression")
+    assert_allclose(fused.probabilities, [values], rtol=1e-6)
+    assert fused.probabilities.dtype == np.float32
+    assert_array_equal(fused.labels, [0])
+    assert fused.labels.dtype == np.intp
+
+
+@every_regression
+def test_a_regression_of_no_rows_has_an_answer_of_no_rows(strategy: str) -> None:
+    fused = fuse(strategy, np.empty((3, 0, 2), dtype=np.float32), task="regression")
+    assert fused.probabilities.shape == (0, 2)
+    assert fused.labels.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "takes", "reads"),
+    [
+        ("average", "equal", "members"),
+        ("weighted", "fitted", "members"),
+        ("vote", "optional", "members"),
+        ("log_linear", "fitted", "calibrated"),
+        ("median", "equal", "members"),
+        ("max", "equal", "members"),
+        ("stacking", "equal", "final_estimator"),
+    ],
+)
+def test_a_strategy_says_which_weights_it_takes_and_what_it_reads(strategy: str, takes: str, reads: str) -> None:
+    rule = STRATEGIES[strategy]
+    assert (rule.weights, rule.reads, rule.calibrated) == (takes, reads, reads == "calibrated")
 
 
 # Weights ------------------------------------------------------------------------------------------------------------
@@ -175,6 +295,22 @@ def test_weights_of_any_scale_become_shares(weights: list[float], shares: list[f
     normalised = normalise_weights(weights)
     assert normalised.dtype == np.float32
     assert_allclose(normalised, shares, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (3,), (3, 1), (1, 3), (3, 2), (0, 2)])
+@pytest.mark.parametrize("n_members", [1, 2, 3, 9, 64])
+def test_a_weighted_sum_is_the_same_for_a_number_alone_and_among_others(n_members: int, shape: tuple[int, ...]) -> None:
+    """To the bit, whatever the shape and however the numbers lie in memory."""
+    rng = np.random.default_rng(n_members)
+    weights, values = normalise_weights(rng.random(n_members)), rng.normal(0, 9, (n_members, *shape)).astype(np.float32)
+    summed = weighted_sum(weights, values)
+    assert summed.dtype == np.float32
+    assert summed.shape == shape
+    assert_allclose(summed, np.tensordot(weights.astype(np.float64), values, 1), rtol=1e-5, atol=1e-5)
+    assert_array_equal(weighted_sum(weights, np.asfortranarray(values)), summed)
+    for place in np.ndindex(shape):
+        for alone in (values[:, *place], values[:, *place].copy(), values[:, *place].reshape(n_members, 1, 1).copy()):
+            assert weighted_sum(weights, alone).item() == summed[place]
 
 
 # Calibration --------------------------------------------------------------------------------------------------------
@@ -236,6 +372,45 @@ def test_hard_voting_is_scikit_learns_but_for_ties(case: Case, weights: list[flo
     for row in np.flatnonzero(~clear):
         tied = np.flatnonzero(shares[row] > shares[row].max() - 1e-9)
         assert fused.labels[row] == tied[means[row, tied].argmax()]
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionCase:
+    """A VotingRegressor, fitted on half of its rows, and what its own estimators answer."""
+
+    x: NDArray[np.float64]
+    voter: Any
+    values: Floats
+
+
+@pytest.fixture(scope="module", params=["diabetes", "friedman"])
+def regression_case(request: pytest.FixtureRequest) -> RegressionCase:
+    if request.param == "diabetes":
+        x, y = load_diabetes(return_X_y=True)
+    else:
+        x, y = make_friedman1(300, noise=1.0, random_state=0)
+    members = [
+        ("linear", make_pipeline(StandardScaler(), Ridge(alpha=1.0))),
+        ("tree", DecisionTreeRegressor(max_depth=4, random_state=0)),
+        ("forest", RandomForestRegressor(8, max_depth=3, random_state=0)),
+    ]
+    voter = VotingRegressor(members).fit(x[::2], y[::2])
+    answers = np.stack([member.predict(x) for member in voter.estimators_])[:, :, None]
+    return RegressionCase(x, voter, answers.astype(np.float32))
+
+
+@pytest.mark.parametrize("weights", [None, [2, 1, 3], [0.1, 0.2, 0.0]])
+def test_a_mean_is_scikit_learns(regression_case: RegressionCase, weights: list[float] | None) -> None:
+    voter = regression_case.voter.set_params(weights=weights)
+    strategy = "mean" if weights is None else "weighted"
+    given_weights = None if weights is None else np.array(weights)
+    fused = fuse(strategy, regression_case.values, weights=given_weights, task="regression")
+    assert_allclose(fused.probabilities[:, 0], voter.predict(regression_case.x), rtol=2e-6)
+
+
+def test_a_median_is_numpys(regression_case: RegressionCase) -> None:
+    values = regression_case.values
+    assert_array_equal(fuse("median", values, task="regression").probabilities, np.median(values, axis=0))
 
 
 def margin(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -303,7 +478,7 @@ def test_an_answer_is_a_distribution_and_its_label_the_best_class(strategy: str,
     assert (of_label >= fused.probabilities.max(axis=1) - slack).all()
 
 
-@every_strategy
+@every_pool
 @laws
 @given(data=st.data())
 def test_the_order_of_the_members_does_not_matter(strategy: str, data: st.DataObject) -> None:
@@ -327,7 +502,7 @@ def test_the_scale_of_the_weights_does_not_matter(strategy: str, data: st.DataOb
     assert_same(fuse(strategy, probabilities, weights=weights * factor), fuse(strategy, probabilities, weights=weights))
 
 
-@every_strategy
+@every_pool
 @laws
 @given(probabilities=members_answers(n_members=1), temperature=st.floats(0.05, 20))
 def test_one_member_alone_is_that_member(strategy: str, probabilities: Floats, temperature: float) -> None:
@@ -340,7 +515,7 @@ def test_one_member_alone_is_that_member(strategy: str, probabilities: Floats, t
         assert_allclose(fused.probabilities, own, atol=2e-6)
 
 
-@every_strategy
+@every_pool
 @laws
 @given(probabilities=members_answers(n_members=1), copies=st.integers(2, 7))
 def test_copies_of_one_member_are_that_member(strategy: str, probabilities: Floats, copies: int) -> None:
@@ -433,3 +608,131 @@ def test_a_high_temperature_makes_all_classes_alike_and_a_low_one_makes_the_best
     clear = ranked[:, :, -1] > 1.1 * ranked[:, :, -2]
     cold = calibrate(probabilities, np.full(n_members, 1e-3, dtype=np.float32))
     assert_allclose(cold.max(axis=2)[clear], 1, atol=1e-4)
+
+
+# Laws of regressions ------------------------------------------------------------------------------------------------
+
+numbers = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6, width=32))
+
+
+@st.composite
+def members_values(draw: st.DrawFn, *, n_members: int | None = None) -> Floats:
+    """`(n_members, n_samples, n_targets)`, of small integers and of floats."""
+    shape = (n_members or draw(st.integers(1, 9)), draw(st.integers(1, 4)), draw(st.integers(1, 3)))
+    return draw(arrays(np.float32, shape, elements=numbers))
+
+
+def regress(strategy: str, values: Floats, weights: NDArray[np.float64] | None = None) -> Floats:
+    return fuse(strategy, values, weights=weights, task="regression").probabilities
+
+
+def assert_close(got: Floats, expected: Floats, values: Floats) -> None:
+    """Equal to rounding of numbers as large as the members'."""
+    assert_allclose(got, expected, rtol=1e-5, atol=1e-6 * max(1, float(np.abs(values).max())))
+
+
+@every_regression
+@laws
+@given(data=st.data())
+def test_a_regressions_answer_lies_among_its_members(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    fused = fuse(strategy, values, weights=weights, task="regression")
+    assert fused.probabilities.dtype == np.float32
+    assert fused.probabilities.shape == values.shape[1:]
+    assert_array_equal(fused.labels, np.zeros(values.shape[1]))
+    slack = 1e-6 * max(1, float(np.abs(values).max()))
+    voiced = values if strategy != "weighted" else values[weights > 0]
+    assert (fused.probabilities >= voiced.min(axis=0) - slack).all()
+    assert (fused.probabilities <= voiced.max(axis=0) + slack).all()
+
+
+@every_regression
+@laws
+@given(data=st.data())
+def test_the_order_of_a_regressions_members_does_not_matter(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    order = data.draw(st.permutations(range(len(values))))
+    assert_close(regress(strategy, values[order], weights[order]), regress(strategy, values, weights), values)
+
+
+@every_regression
+@laws
+@given(data=st.data())
+def test_the_scale_of_a_regressions_weights_does_not_matter(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    factor = data.draw(st.sampled_from([1e-280, 1e-30, 0.1, 3, 1e30, 1e300]))
+    assert_close(regress(strategy, values, weights * factor), regress(strategy, values, weights), values)
+
+
+@every_regression
+@laws
+@given(values=members_values(n_members=1), copies=st.integers(1, 7))
+def test_a_regressions_member_alone_or_copied_is_that_member(strategy: str, values: Floats, copies: int) -> None:
+    assert_close(regress(strategy, np.repeat(values, copies, axis=0)), values[0], values)
+    if copies == 1:
+        assert_array_equal(regress(strategy, values), values[0])
+
+
+@pytest.mark.parametrize("strategy", [name for name, rule in REGRESSION.items() if rule.weights != "equal"])
+@laws
+@given(data=st.data())
+def test_a_regressions_member_of_no_weight_might_as_well_be_absent(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    present = weights > 0
+    assume(not present.all())
+    assert_close(regress(strategy, values, weights), regress(strategy, values[present], weights[present]), values)
+
+
+@every_regression
+@laws
+@given(data=st.data())
+def test_a_regression_in_another_unit_is_answered_in_that_unit(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    factor, shift = (np.float32(data.draw(st.sampled_from([-2, 0.5, 1, 10]))) for _ in range(2))
+    moved = values * factor + shift
+    assert_close(regress(strategy, moved, weights), regress(strategy, values, weights) * factor + shift, moved)
+
+
+@every_regression
+@laws
+@given(data=st.data())
+def test_a_regressions_answer_does_not_depend_on_the_rows_beside_it(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    together = regress(strategy, values, weights)
+    for row in range(values.shape[1]):
+        assert_array_equal(regress(strategy, values[:, [row]], weights), together[[row]])
+        assert_array_equal(regress(strategy, values[:, row : row + 1], weights), together[[row]])
+
+
+@every_regression
+@pytest.mark.parametrize("n_members", [2, 5, 16])
+@pytest.mark.parametrize("n_targets", [1, 2, 10])
+def test_a_regressions_answer_in_a_slice_of_a_batch_is_the_same_to_the_bit(
+    strategy: str, n_members: int, n_targets: int
+) -> None:
+    rng = np.random.default_rng(n_members * 100 + n_targets)
+    values, weights = rng.normal(0, 100, (n_members, 37, n_targets)).astype(np.float32), rng.random(n_members)
+    whole = regress(strategy, values, weights)
+    for size in (1, 2, 3, 8, 17):
+        for start in range(37 - size + 1):
+            rows = slice(start, start + size)
+            for part in (values[:, rows], values[:, rows].copy()):
+                assert_array_equal(regress(strategy, part, weights), whole[rows])
+
+
+@every_regression
+@laws
+@given(data=st.data())
+def test_what_a_regression_is_given_is_left_as_it_was(strategy: str, data: st.DataObject) -> None:
+    values = data.draw(members_values())
+    weights = data.draw(weights_for(values))
+    before = values.copy(), weights.copy()
+    regress(strategy, values, weights)
+    assert_array_equal(values, before[0])
+    assert_array_equal(weights, before[1])

@@ -93,7 +93,16 @@ def test_a_draft_has_the_fields_of_a_manifest_but_the_files() -> None:
     required = [
         name for table in (Draft, DraftMember) for name, field in table.model_fields.items() if field.is_required()
     ]
-    assert required == ["classes", "members", "file"]
+    assert required == ["members", "file"]
+
+
+def test_a_draft_leaves_out_what_a_manifest_leaves_out() -> None:
+    """Where both have a default, it is the same."""
+    for complete_table, table in ((Manifest, Draft), (MemberSpec, DraftMember)):
+        for name, field in complete_table.model_fields.items():
+            if not field.is_required():
+                own = table.model_fields[name]
+                assert own.get_default(call_default_factory=True) == field.get_default(call_default_factory=True)
 
 
 def test_what_is_not_said_is_told_by_the_folder_and_the_graphs() -> None:
@@ -167,6 +176,106 @@ def test_members_of_a_packed_graph_say_their_output() -> None:
     assert [member.gate for member in manifest.members] == [0, 1]
     del said[1]["output"]
     assert refusal(files, *said) == "models/tiny/1/all.onnx: expected a member with a gate to say its output"
+
+
+def test_a_final_estimator_and_stages_that_are_said_stand() -> None:
+    files = {"m1.onnx": graph(X), "m2.onnx": graph(X), "final.onnx": tiny.final_estimator(tiny.member_shares(2))}
+    said: dict[str, Any] = {
+        "final_estimator": {"file": "final.onnx", "output": "stacked"},
+        "cascade": tiny.cascade(["m2"], ["m1"], measure="agreement", tolerance=0.01),
+        "on_failure": "fail",
+        "quorum": 2,
+    }
+    manifest = complete(files, {"file": "m1.onnx"}, {"file": "m2.onnx"}, **said)
+    assert [member.file for member in manifest.members] == ["m1.onnx", "m2.onnx"]
+    assert [file.name for file in manifest.files] == ["m1.onnx", "m2.onnx", "final.onnx"]
+    assert manifest.final_estimator is not None
+    assert manifest.final_estimator.model_dump() == said["final_estimator"]
+    assert manifest.cascade is not None
+    assert manifest.cascade.model_dump() == said["cascade"]
+    assert (manifest.on_failure, manifest.quorum) == ("fail", 2)
+
+
+# Regressions --------------------------------------------------------------------------------------------------------
+
+
+def regress(files: Mapping[str, bytes], *members: Mapping[str, Any], targets: list[str], **said: Any) -> Manifest:
+    return complete(files, *members, classes=[], task="regression", targets=targets, **said)
+
+
+def values(*shape: str | int, name: str = "values", type_: int = FLOAT) -> Tensor:
+    return (name, type_, list(shape))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "output"),
+    [
+        ([values("n", 1)], ["price"], "values"),
+        ([values("n", 2)], ["price", "weight"], "values"),
+        ([values("n", "targets")], ["price"], "values"),
+        ([values("n", 3, name="features"), values("n", 1)], ["price"], "values"),
+        ([LABEL, values("n", 1)], ["price"], "values"),
+    ],
+)
+def test_the_values_of_a_regression_are_the_output_of_a_column_a_target(
+    outputs: list[Tensor], targets: list[str], output: str
+) -> None:
+    manifest = regress({"m1.onnx": graph(X, outputs=outputs)}, targets=targets)
+    assert manifest.members[0].output == output
+    assert (manifest.task, manifest.targets, manifest.outputs, manifest.classes) == ("regression", targets, targets, [])
+    assert manifest.default_strategy == "mean"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "message"),
+    [
+        ([values("n")], ["price"], "[n, 1], the value of the target; got values tensor(float) [n]"),
+        ([values("n", 3)], ["price"], "[n, 1], the value of the target; got values tensor(float) [n, 3]"),
+        (
+            [values("n", 1)],
+            ["price", "weight"],
+            "[n, 2], the values of the 2 targets; got values tensor(float) [n, 1]",
+        ),
+        (
+            [values("n", 1), values("n", 1, name="deviation")],
+            ["price"],
+            "[n, 1], the value of the target; got values tensor(float) [n, 1], deviation tensor(float) [n, 1]; "
+            "say which is meant: output = …",
+        ),
+        (
+            [values("n", 1, type_=DOUBLE)],
+            ["price"],
+            "[n, 1], the value of the target; got values tensor(double) [n, 1]",
+        ),
+    ],
+    ids=["flat", "columns", "targets", "two", "double"],
+)
+def test_values_that_cannot_be_told_are_refused(outputs: list[Tensor], targets: list[str], message: str) -> None:
+    with pytest.raises(InvalidRepository) as caught:
+        regress({"m1.onnx": graph(X, outputs=outputs)}, targets=targets)
+    assert caught.value.message == (f"models/tiny/1/m1.onnx: expected just one output tensor(float) {message}")
+
+
+def test_which_of_several_values_is_meant_may_be_said() -> None:
+    files = {"m1.onnx": graph(X, outputs=[values("n", 1), values("n", 1, name="deviation")])}
+    said = {"file": "m1.onnx", "output": "deviation", "weights": {"weighted": 2.0}}
+    manifest = regress(files, said, targets=["price"], default_strategy="weighted")
+    assert (manifest.members[0].output, manifest.default_strategy) == ("deviation", "weighted")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"final_estimator": {"file": "m1.onnx", "output": "values"}},
+        {"cascade": tiny.cascade(["m1"], ["m2"], strategy="mean")},
+    ],
+    ids=["final estimator", "cascade"],
+)
+def test_a_regression_has_neither_a_final_estimator_nor_stages(said: dict[str, Any]) -> None:
+    files = {name: graph(X, outputs=[values("n", 1)]) for name in ("m1.onnx", "m2.onnx")}
+    with pytest.raises(InvalidRepository) as caught:
+        regress(files, targets=["price"], **said)
+    assert caught.value.message == f"{WHERE}: a regression has neither a final_estimator nor a cascade"
 
 
 # What cannot be told ------------------------------------------------------------------------------------------------
@@ -258,8 +367,9 @@ SAY = "so say them, [[inputs]] each with name and shape: "
         ([("a/b", FLOAT, ["n", 4])], "m1.onnx: input a/b tensor(float) [n, 4]: String should match pattern"),
         (
             [("weights", FLOAT, ["n", 4])],
-            "m1.onnx: input weights tensor(float) [n, 4]: expected a name other than member_probabilities, members, "
-            "probabilities, weights; a graph of one input takes any: say [[inputs]] with name and shape",
+            "m1.onnx: input weights tensor(float) [n, 4]: expected a name other than answers, member_probabilities, "
+            "members, probabilities, stack, stacked, weights; a graph of one input takes any: say [[inputs]] with name "
+            "and shape",
         ),
     ],
     ids=["whole", "double", "fixed batch", "vector", "open", "text", "empty", "slash", "reserved"],
@@ -301,6 +411,11 @@ def test_a_file_whose_name_cannot_be_a_members_wants_one() -> None:
     [
         ({"classes": ["a", "a", "b"]}, "classes: 'a' is named more than once"),
         ({"members": [{"file": "m1.onnx"}] * 2}, "members: 'm1' is named more than once"),
+        (
+            {"cascade": tiny.cascade(["m1"], ["m2"])},
+            "cascade: expected members of the ensemble, m1; got 'm2'",
+        ),
+        ({"cascade": tiny.cascade(["m1"], ["m1"])}, "cascade: member 'm1' is in more than one stage"),
         ({"inputs": [{"name": "X", "shape": [4]}] * 2}, "inputs: 'X' is named more than once"),
     ],
 )
@@ -311,7 +426,19 @@ def test_what_is_complete_must_be_consistent(changes: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "classes: Field required"),
+        ("", "members: Field required"),
+        ("members = [{file = 'a'}]", "classes: Field required: a classification has classes"),
+        ("classes = []\nmembers = [{file = 'a'}]", "classes: Field required: a classification has classes"),
+        ("classes = ['a']\nmembers = [{file = 'a'}]", "classes: List should have at least 2 items, not 1, got ['a']"),
+        ("task = 'regression'\nmembers = [{file = 'a'}]", "targets: Field required: a regression has targets"),
+        (
+            "task = 'regression'\nclasses = ['a', 'b']\ntargets = ['c']\nmembers = [{file = 'a'}]",
+            "classes: a regression has none, but targets; got 2",
+        ),
+        (
+            "classes = ['a', 'b']\ntargets = ['c']\nmembers = [{file = 'a'}]",
+            "targets: a classification has none, but classes; got 1",
+        ),
         ("classes = ['a', 'b']\nmembers = []", "members: List should have at least 1 item"),
         ("classes = 10\nmembers = [{file = 'a'}]", "classes: Input should be a valid list, got 10"),
         ("classes = ['a', 'b']\nmembers = [{name = 'a'}]", "members[0].file: Field required"),
@@ -436,3 +563,23 @@ def test_what_converters_write_unasked_is_refused_with_advice(
     )
     with pytest.raises(InvalidRepository, match=message):
         load_version(folder)
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_regressors_as_converters_write_them_serve(n_targets: int, tmp_path: Path) -> None:
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import Ridge
+
+    x, _ = iris()
+    y = x[:, :n_targets]
+    # skl2onnx says of a forest of several targets that it has one.
+    other = RandomForestRegressor(n_estimators=5, max_depth=4, random_state=0) if n_targets == 1 else Ridge(alpha=9)
+    models = [Ridge().fit(x[:, 2:], y), other.fit(x[:, 2:], y.squeeze())]
+    files = {f"m{k + 1}": to_onnx(model, x[:1, 2:]).SerializeToString() for k, model in enumerate(models)}
+    targets = [f"t{k}" for k in range(n_targets)]
+    text = f"task = 'regression'\ntargets = {targets}\nmembers = [{{file = 'm1.onnx'}}, {{file = 'm2.onnx'}}]"
+    ensemble = load_version(write(tmp_path, text, files))
+    answered = ensemble.run(x[::10, 2:].copy())
+    for model, values_of in zip(models, answered, strict=True):
+        assert_allclose(values_of, model.predict(x[::10, 2:]).reshape(-1, n_targets), rtol=1e-4)

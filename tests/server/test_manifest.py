@@ -55,10 +55,74 @@ def test_what_a_manifest_leaves_out_has_a_default() -> None:
     assert (manifest.format, manifest.default_strategy, manifest.max_batch_size) == (1, "average", 4096)
     assert manifest.inputs[0].datatype == "FP32"
     assert (manifest.members[0].weights, manifest.members[0].temperature) == ({}, 1.0)
+    assert (manifest.task, manifest.targets, manifest.outputs) == ("classification", [], ["red", "green", "blue"])
+    assert (manifest.on_failure, manifest.quorum) == ("degrade", None)
+    assert (manifest.final_estimator, manifest.cascade) == (None, None)
 
 
-def test_a_manifest_written_back_reads_the_same() -> None:
-    manifest = parse(contents())
+def regression(**changes: Any) -> Contents:
+    """A valid manifest of a regression with three members and two targets."""
+    files = [{"name": f"m{k + 1}.onnx", "sha256": "0" * 64, "bytes": 100} for k in range(3)]
+    return {**tiny.regression_manifest(3, targets=tiny.TARGETS), "files": files, **changes}
+
+
+def stacked(**changes: Any) -> Contents:
+    """A valid manifest with a final estimator."""
+    document = contents()
+    document["files"].append({"name": "final.onnx", "sha256": "0" * 64, "bytes": 100})
+    return {**document, "final_estimator": {"file": "final.onnx", "output": "stacked", **changes}}
+
+
+def cascading(**changes: Any) -> Contents:
+    """A valid manifest with a cascade: m1, then m2 and m3."""
+    return {**contents(), "cascade": {**tiny.cascade(), **changes}}
+
+
+def test_a_regression_has_targets() -> None:
+    manifest = parse(regression())
+    assert (manifest.task, manifest.classes, manifest.targets) == ("regression", [], ["price", "weight"])
+    assert manifest.outputs == ["price", "weight"]
+    assert manifest.default_strategy == "mean"
+    assert parse(regression(default_strategy="median")).default_strategy == "median"
+
+
+def test_a_manifest_may_name_a_final_estimator() -> None:
+    estimator = parse(stacked()).final_estimator
+    assert estimator is not None
+    assert (estimator.file, estimator.output) == ("final.onnx", "stacked")
+    # It may be in a file of members.
+    estimator = parse(stacked(file="m1.onnx")).final_estimator
+    assert estimator is not None
+    assert estimator.file == "m1.onnx"
+
+
+def test_a_manifest_may_put_its_members_into_stages() -> None:
+    cascade = parse(cascading(measure="agreement", tolerance=0.002)).cascade
+    assert cascade is not None
+    assert (cascade.strategy, cascade.measure, cascade.tolerance) == ("average", "agreement", 0.002)
+    assert [(stage.members, stage.threshold) for stage in cascade.stages] == [(["m1"], 0.8), (["m2", "m3"], 0.8)]
+
+
+def test_what_a_cascade_leaves_out_has_a_default() -> None:
+    """And it may leave out members."""
+    cascade = parse(cascading(stages=[{"members": ["m3"]}, {"members": ["m1"]}])).cascade
+    assert cascade is not None
+    assert (cascade.measure, cascade.tolerance) == ("confidence", None)
+    assert [stage.threshold for stage in cascade.stages] == [1, 1]
+
+
+def test_a_manifest_may_say_how_much_failure_is_borne() -> None:
+    manifest = parse({**contents(), "on_failure": "fail", "quorum": 3})
+    assert (manifest.on_failure, manifest.quorum) == ("fail", 3)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [contents(), regression(), stacked(), cascading()],
+    ids=["plain", "regression", "final estimator", "cascade"],
+)
+def test_a_manifest_written_back_reads_the_same(document: Contents) -> None:
+    manifest = parse(document)
     assert parse(manifest.model_dump(exclude_none=True)) == manifest
 
 
@@ -166,7 +230,8 @@ FAULTS: list[tuple[Callable[[Contents], None], str, str]] = [
     (change(version=-3), "version", "greater than or equal to 1, got -3"),
     (change(version=10**9), "version", "less than 1000000000, got 1000000000"),
     (change(version=tomllib.loads("at = 1979-05-27")["at"]), "version", "valid integer"),
-    (change(task="regression"), "task", "should be 'classification', got 'regression'"),
+    (change(task="ranking"), "task", "should be 'classification' or 'regression', got 'ranking'"),
+    (change(task="regression"), "targets", "required"),
     (change(max_batch_size=0), "max_batch_size", "greater than or equal to 1, got 0"),
     (change(max_batch_size=1 << 17), "max_batch_size", "less than or equal to 65536"),
     (change(max_batch_size=True), "max_batch_size", "valid integer, got True"),
@@ -250,6 +315,162 @@ def test_a_fault_is_told_in_one_line_by_field_and_by_what_came(
     assert what in message
 
 
+STAGES = tiny.cascade()["stages"]
+REFUSALS: list[tuple[str, Contents, str]] = [
+    # Outputs.
+    ("no classes", {**contents(), "classes": []}, "classes: Field required: a classification has classes"),
+    (
+        "one class",
+        {**contents(), "classes": ["red"]},
+        "classes: List should have at least 2 items, not 1, got ['red']",
+    ),
+    (
+        "an empty class",
+        {**contents(), "classes": ["red", ""]},
+        "classes[1]: String should have at least 1 character, got ''",
+    ),
+    (
+        "targets of a classification",
+        {**contents(), "targets": ["price"]},
+        "targets: a classification has none, but classes; got 1",
+    ),
+    (
+        "a regression of classes",
+        {**contents(), "task": "regression"},
+        "targets: Field required: a regression has targets",
+    ),
+    (
+        "classes of a regression",
+        regression(classes=["a", "b"]),
+        "classes: a regression has none, but targets; got 2",
+    ),
+    ("no targets", regression(targets=[]), "targets: Field required: a regression has targets"),
+    ("a target twice", regression(targets=["a", "a"]), "Value error, targets: 'a' is named more than once"),
+    ("an empty target", regression(targets=[""]), "targets[0]: String should have at least 1 character, got ''"),
+    (
+        "a long target",
+        regression(targets=["x" * 257]),
+        "targets[0]: String should have at most 256 characters",
+    ),
+    (
+        "many targets",
+        regression(targets=[f"t{k}" for k in range(4097)]),
+        "targets: List should have at most 4096 items after validation, not 4097",
+    ),
+    ("a target that is a number", regression(targets=[1]), "targets[0]: Input should be a valid string, got 1"),
+    # Failure.
+    (
+        "another way to fail",
+        {**contents(), "on_failure": "retry"},
+        "on_failure: Input should be 'fail' or 'degrade', got 'retry'",
+    ),
+    (
+        "a quorum of none",
+        {**contents(), "quorum": 0},
+        "quorum: Input should be greater than or equal to 1, got 0",
+    ),
+    (
+        "a large quorum",
+        {**contents(), "quorum": 257},
+        "quorum: Input should be less than or equal to 256, got 257",
+    ),
+    ("half a quorum", {**contents(), "quorum": 1.5}, "quorum: Input should be a valid integer, got 1.5"),
+    ("a true quorum", {**contents(), "quorum": True}, "quorum: Input should be a valid integer, got True"),
+    # Final estimators.
+    (
+        "a final estimator whose file is not there",
+        stacked(file="m4.onnx"),
+        "Value error, final_estimator: its file 'm4.onnx' is not among the files",
+    ),
+    (
+        "a final estimator elsewhere",
+        stacked(file="../final.onnx"),
+        "final_estimator.file: String should match pattern '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$', got '../final.onnx'",
+    ),
+    (
+        "a final estimator without an output",
+        {**stacked(), "final_estimator": {"file": "final.onnx"}},
+        "final_estimator.output: Field required",
+    ),
+    (
+        "more of a final estimator",
+        stacked(kind="logistic"),
+        "final_estimator.kind: Extra inputs are not permitted, got 'logistic'",
+    ),
+    (
+        "a final estimator of a regression",
+        regression(final_estimator={"file": "m1.onnx", "output": "stacked"}),
+        "Value error, a regression has neither a final_estimator nor a cascade",
+    ),
+    # Cascades.
+    (
+        "a cascade of a regression",
+        regression(cascade=tiny.cascade(strategy="mean")),
+        "Value error, a regression has neither a final_estimator nor a cascade",
+    ),
+    (
+        "a cascade that does not fuse",
+        {**contents(), "cascade": {"stages": STAGES}},
+        "cascade.strategy: Field required",
+    ),
+    (
+        "another measure",
+        cascading(measure="entropy"),
+        "cascade.measure: Input should be 'confidence' or 'agreement', got 'entropy'",
+    ),
+    (
+        "a negative tolerance",
+        cascading(tolerance=-0.1),
+        "cascade.tolerance: Input should be greater than or equal to 0, got -0.1",
+    ),
+    (
+        "a cascade of one stage",
+        cascading(stages=[{"members": ["m1"]}]),
+        "cascade.stages: List should have at least 2 items after validation, not 1, got [{'members': ['m1']}]",
+    ),
+    (
+        "a stage of nobody",
+        cascading(stages=[{"members": []}, {"members": ["m1"]}]),
+        "cascade.stages[0].members: List should have at least 1 item after validation, not 0, got []",
+    ),
+    (
+        "a threshold above one",
+        cascading(stages=[{"members": ["m1"], "threshold": 1.5}, {"members": ["m2"]}]),
+        "cascade.stages[0].threshold: Input should be less than or equal to 1, got 1.5",
+    ),
+    (
+        "a negative threshold",
+        cascading(stages=[{"members": ["m1"]}, {"members": ["m2"], "threshold": -0.5}]),
+        "cascade.stages[1].threshold: Input should be greater than or equal to 0, got -0.5",
+    ),
+    (
+        "a threshold that is no number",
+        cascading(stages=[{"members": ["m1"], "threshold": NAN}, {"members": ["m2"]}]),
+        "cascade.stages[0].threshold: Input should be less than or equal to 1, got nan",
+    ),
+    (
+        "more of a stage",
+        cascading(stages=[{"members": ["m1"], "name": "fast"}, {"members": ["m2"]}]),
+        "cascade.stages[0].name: Extra inputs are not permitted, got 'fast'",
+    ),
+    (
+        "a stage of a stranger",
+        cascading(stages=[{"members": ["m1"]}, {"members": ["m4", "m5"]}]),
+        "Value error, cascade: expected members of the ensemble, m1, m2, m3; got 'm4'",
+    ),
+    (
+        "a member in two stages",
+        cascading(stages=[{"members": ["m1", "m2"]}, {"members": ["m2"]}]),
+        "Value error, cascade: member 'm2' is in more than one stage",
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "message"), [case[1:] for case in REFUSALS], ids=[case[0] for case in REFUSALS])
+def test_a_manifest_that_contradicts_itself_is_refused_in_these_words(document: Contents, message: str) -> None:
+    assert refusal(tomli_w.dumps(document).encode()) == message
+
+
 def input_of(**changes: Any) -> InputSpec:
     return parse({**contents(), "inputs": [{"name": "X", "shape": [1], **changes}]}).inputs[0]
 
@@ -267,7 +488,9 @@ def test_an_inputs_name_is_one_line_and_no_path(name: str) -> None:
     assert refusal(tomli_w.dumps(document).encode()).startswith("inputs[0].name: String should match pattern")
 
 
-@pytest.mark.parametrize("name", ["members", "weights", "probabilities", "member_probabilities"])
+@pytest.mark.parametrize(
+    "name", ["members", "weights", "probabilities", "member_probabilities", "answers", "stack", "stacked"]
+)
 def test_an_input_cannot_have_the_name_of_a_tensor_of_packed_graphs(name: str) -> None:
     document = {**contents(), "inputs": [{"name": name, "shape": [1]}]}
     assert refusal(tomli_w.dumps(document).encode()).startswith("inputs[0].name: Value error, expected a name other ")

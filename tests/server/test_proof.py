@@ -209,6 +209,125 @@ def test_vectors_of_a_table_that_prove_nothing_are_refused(
     assert refusal(table, npz(**arrays, member_probabilities=TABLE_P)).startswith(message)
 
 
+# Recorded vectors of a regression -----------------------------------------------------------------------------------
+
+VALUES = tiny.values(X, N_MEMBERS)
+
+
+@pytest.fixture
+def regression(tmp_path: Path) -> Ensemble:
+    return load_version(tiny.write_regression(tmp_path, n_members=N_MEMBERS))
+
+
+NUMBERS = "expected member_probabilities to be numbers"
+REGRESSIONS: list[tuple[str, NDArray[np.float32], str]] = [
+    ("probabilities", P, "expected member_probabilities to be float32 of shape (2, 8, 1), got float32 (2, 8, 3)"),
+    ("flat values", VALUES[:, :, 0], "expected member_probabilities to be float32 of shape (2, 8, 1), got float32 "),
+    ("NaN", with_cell(NAN, VALUES), NUMBERS),
+    ("infinity", with_cell(INFINITY, VALUES), NUMBERS),
+    ("minus infinity", with_cell(-INFINITY, VALUES), NUMBERS),
+    ("other members' values", VALUES[::-1], "member 'm1', row "),
+    ("other rows' values", VALUES[:, ::-1], "member 'm"),
+    ("the other sign", -VALUES, "member 'm"),
+]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "message"), [case[1:] for case in REGRESSIONS], ids=[case[0] for case in REGRESSIONS]
+)
+def test_values_that_prove_nothing_are_refused(
+    regression: Ensemble, recorded: NDArray[np.float32], message: str
+) -> None:
+    assert refusal(regression, npz(X=X, member_probabilities=recorded)).startswith(message)
+
+
+def regressor(scale: float, **changes: Any) -> Ensemble:
+    """A member of a regression that answers its first feature times a number."""
+    slopes = np.array([[scale], [0], [0], [0]], dtype=np.float32)
+    data = tiny.regressor(slopes)
+    contents = tiny.regression_manifest(1)
+    contents["members"][0] |= changes
+    contents["files"] = [{"name": "m1.onnx", "sha256": "0" * 64, "bytes": len(data)}]
+    return Ensemble(Manifest.model_validate(contents), {"m1.onnx": data}, where="models/tiny/1")
+
+
+@pytest.mark.parametrize(
+    ("value", "recorded", "fits"),
+    [
+        # Up to 1 by what it is, beyond it by its size.
+        (0.0, 0.9e-4, True),
+        (0.0, 1.1e-4, False),
+        (0.5, 0.50009, True),
+        (0.5, 0.50011, False),
+        (1000.0, 1000.09, True),
+        (1000.0, 1000.11, False),
+        (-1e6, -1000090.0, True),
+        (-1e6, -1000110.0, False),
+        (1e30, 1.00009e30, True),
+        (1e30, 1.0002e30, False),
+    ],
+)
+def test_a_replay_forgives_values_by_their_size(value: float, recorded: float, fits: bool) -> None:
+    ensemble = regressor(1)
+    x = np.zeros((3, 4), dtype=np.float32)
+    x[1, 0] = value
+    expected = x[None, :, :1].copy()
+    expected[0, 1] = recorded
+    vectors = npz(X=x, member_probabilities=expected)
+    if fits:
+        replay(ensemble, {VECTORS_FILE: vectors})
+    else:
+        assert refusal(ensemble, vectors) == (
+            f"member 'm1', row 1, target 0: expected {np.float32(recorded):.6f}, the graph answered "
+            f"{np.float32(value):.6f}"
+        )
+
+
+def test_a_members_own_tolerance_is_of_its_values_size_too() -> None:
+    x = np.full((1, 4), 1000, dtype=np.float32)
+    vectors = npz(X=x, member_probabilities=x[None, :, :1] + np.float32(9))
+    replay(regressor(1, tolerance=0.01), {VECTORS_FILE: vectors})
+    assert refusal(regressor(1, tolerance=0.008), vectors).startswith("member 'm1', row 0, target 0: ")
+
+
+# Recorded vectors and a final estimator -----------------------------------------------------------------------------
+
+
+def stacking(*nodes: NodeProto, **constants: Any) -> Ensemble:
+    """Linear members, and a final estimator of these nodes from `answers (2, n, 3)` to `stacked (n, 3)`."""
+    final = tiny.graph(
+        nodes,
+        [helper.make_tensor_value_info("answers", TensorProto.FLOAT, [N_MEMBERS, "n", 3])],
+        [helper.make_tensor_value_info("stacked", TensorProto.FLOAT, ["n", 3])],
+        {name: np.asarray(value) for name, value in constants.items()},
+    )
+    files = {f"m{k + 1}.onnx": tiny.linear_member(w) for k, w in enumerate(tiny.coefficients(N_MEMBERS))}
+    files["final.onnx"] = final
+    contents = tiny.manifest(N_MEMBERS, final_estimator={"file": "final.onnx", "output": "stacked"})
+    contents["files"] = [{"name": name, "sha256": "0" * 64, "bytes": len(data)} for name, data in files.items()]
+    return Ensemble(Manifest.model_validate(contents), files, where="models/tiny/1")
+
+
+def test_a_final_estimator_answers_the_recorded_and_the_made_rows() -> None:
+    mean = stacking(helper.make_node("ReduceMean", ["answers", "axis"], ["stacked"], keepdims=0), axis=[0])
+    replay(mean, {VECTORS_FILE: npz(X=X, member_probabilities=P)})
+    probe(mean)
+
+
+NO_DISTRIBUTION = "models/tiny/1/final.onnx: final_estimator: expected distributions of shape"
+
+
+def test_a_final_estimator_that_answers_no_distributions_is_found() -> None:
+    total = stacking(helper.make_node("ReduceSum", ["answers", "axis"], ["stacked"], keepdims=0), axis=[0])
+    message = refusal(total, npz(X=X, member_probabilities=P))
+    assert message.startswith(f"replaying it failed: {NO_DISTRIBUTION} (8, 3), got shape (8, 3)")
+    with pytest.raises(InvalidRepository) as caught:
+        probe(total)
+    assert caught.value.message.startswith(
+        f"models/tiny/1: made-up rows, 3 at a time: {NO_DISTRIBUTION} (3, 3), got shape (3, 3)"
+    )
+
+
 # Rows that are made up ----------------------------------------------------------------------------------------------
 
 
@@ -283,7 +402,18 @@ def test_a_softmax_passes_the_probe() -> None:
     probe(build(helper.make_node("Softmax", ["X"], ["probabilities"], axis=1)))
 
 
-@pytest.mark.parametrize("write", [tiny.write_ensemble, tiny.write_packed, tiny.write_table_ensemble])
+@pytest.mark.parametrize(
+    "write",
+    [
+        tiny.write_ensemble,
+        tiny.write_packed,
+        tiny.write_table_ensemble,
+        tiny.write_stacked,
+        tiny.write_packed_stacked,
+        tiny.write_cascade,
+        tiny.write_regression,
+    ],
+)
 def test_good_ensembles_pass_the_probe(write: Any, tmp_path: Path) -> None:
     probe(load_version(write(tmp_path)))
 
@@ -324,3 +454,60 @@ def test_a_graph_that_fails_on_one_row_is_found() -> None:
     )
     with pytest.raises(InvalidRepository, match=r"^models/tiny/1: made-up rows, 1 at a time: .*m1\.onnx: "):
         probe(picky)
+
+
+def build_regression(*nodes: NodeProto, **constants: Any) -> Ensemble:
+    """A regression of one graph `X (n, 3) -> values (n, 3)`."""
+    data = tiny.graph(
+        nodes,
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", 3])],
+        {name: np.asarray(value) for name, value in constants.items()},
+    )
+    contents = tiny.regression_manifest(1, targets=["a", "b", "c"], inputs=[{"name": "X", "shape": [3]}])
+    contents["files"] = [{"name": "m1.onnx", "sha256": "0" * 64, "bytes": len(data)}]
+    return Ensemble(Manifest.model_validate(contents), {"m1.onnx": data}, where="models/tiny/1")
+
+
+AMONG_OTHERS = [
+    helper.make_node("ReduceMean", ["X", "axes"], ["means"]),
+    helper.make_node("Mul", ["means", "weight"], ["part"]),
+    helper.make_node("Mul", ["X", "nought"], ["noughts"]),
+    helper.make_node("Add", ["noughts", "part"], ["moved"]),
+    helper.make_node("Add", ["moved", "base"], ["values"]),
+]
+"""To every row `base`, and `weight` of the batch's mean."""
+
+
+@pytest.mark.parametrize(
+    ("base", "weight", "independent"), [(0.0, 1e-7, True), (0.0, 1e-3, False), (1e6, 1.0, True), (1e6, 1e3, False)]
+)
+def test_a_regressions_row_that_depends_on_the_others_is_found_by_the_size_of_its_values(
+    base: float, weight: float, independent: bool
+) -> None:
+    ensemble = build_regression(
+        *AMONG_OTHERS, axes=[0], weight=np.float32(weight), nought=np.float32(0), base=np.float32(base)
+    )
+    if independent:
+        probe(ensemble)
+        return
+    with pytest.raises(InvalidRepository) as caught:
+        probe(ensemble)
+    assert re.fullmatch(
+        r"models/tiny/1: member 'm1': expected a row's answer not to depend on the rows beside it; "
+        r"target \d of a made-up row has value -?\d+\.\d{6} alone and -?\d+\.\d{6} among 3",
+        caught.value.message,
+    )
+
+
+def test_values_that_are_no_numbers_are_found() -> None:
+    with pytest.raises(InvalidRepository) as caught:
+        probe(build_regression(helper.make_node("Log", ["X"], ["values"])))
+    assert caught.value.message == (
+        "models/tiny/1: made-up rows, 3 at a time: member 'm1': expected numbers, got for row 0 [-inf -inf -inf]; "
+        "a graph must end in numbers, for every row of the domain (low and high in [[inputs]])"
+    )
+
+
+def test_values_that_are_no_distributions_pass_the_probe_of_a_regression() -> None:
+    probe(build_regression(helper.make_node("Abs", ["X"], ["values"])))

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 
 from server.errors import InvalidRepository, NotFound
-from server.fusion import STRATEGIES
+from server.fusion import REGRESSION, STRATEGIES
 from server.manifest import MANIFEST_FILE, REPORT_FILE, VECTORS_FILE
+from server.plan import Options, make_plan
+from server.predicting import predict
 from server.repository import GRAPH_LIMIT, MANIFEST_LIMIT, Repository, Versions, find_versions, load_version
 from tests import tiny
 from tests.server.folders import BY_HAND, unprivileged, write_by_hand
@@ -120,8 +122,52 @@ def test_folders_are_found_in_order(root: Path) -> None:
 
 def test_any_known_strategy_may_be_the_default(root: Path) -> None:
     for strategy in STRATEGIES:
-        tiny.write_ensemble(root, name=strategy, default_strategy=strategy)
-    assert Repository.load(root).names() == sorted(STRATEGIES)
+        write = tiny.write_stacked if strategy == "stacking" else tiny.write_ensemble
+        write(root, name=strategy, default_strategy=strategy)
+    tiny.write_cascade(root)
+    for strategy in REGRESSION:
+        tiny.write_regression(root, name=f"regression_{strategy}", default_strategy=strategy)
+    repository = Repository.load(root)
+    names = sorted([*STRATEGIES, "cascade", *(f"regression_{strategy}" for strategy in REGRESSION)])
+    assert repository.names() == names
+    for name in names:
+        assert repository.get(name).manifest.default_strategy == name.removeprefix("regression_")
+
+
+@pytest.mark.parametrize("targets", [tiny.TARGETS[:1], tiny.TARGETS])
+def test_a_regression_is_served(root: Path, targets: list[str]) -> None:
+    tiny.write_regression(root, targets=targets)
+    ensemble = Repository.load(root).get("regression")
+    assert ensemble.verified
+    x = tiny.rows(5)
+    values = tiny.values(x, 3, len(targets))
+    prediction = predict(ensemble, x, make_plan(ensemble, Options()))
+    assert prediction.strategy == "mean"
+    assert_allclose(prediction.fused.probabilities, values.mean(axis=0), rtol=1e-4, atol=1e-4)
+    prediction = predict(ensemble, x, make_plan(ensemble, Options(strategy="weighted", uncertainty=True)))
+    assert_allclose(prediction.fused.probabilities, np.average(values, axis=0, weights=[3, 2, 1]), rtol=1e-4, atol=1e-4)
+    assert prediction.uncertainty is not None
+    assert prediction.uncertainty.__slots__ == ("spread",)
+
+
+@pytest.mark.parametrize("write", [tiny.write_stacked, tiny.write_packed_stacked])
+def test_a_final_estimator_is_served(root: Path, write: Callable[..., Path]) -> None:
+    ensemble = load_version(write(root))
+    x = tiny.rows(5)
+    prediction = predict(ensemble, x, make_plan(ensemble, Options(strategy="stacking")))
+    assert_allclose(prediction.fused.probabilities, tiny.stacked_answers(tiny.answers(x, 3)), atol=1e-6)
+
+
+def test_a_cascade_is_served(root: Path) -> None:
+    ensemble = load_version(tiny.write_cascade(root))
+    x = tiny.rows(40)
+    prediction = predict(ensemble, x, make_plan(ensemble, Options()))
+    answers = tiny.answers(x, 3)
+    sure = answers[0].max(axis=1) >= 0.8
+    assert prediction.stages is not None
+    assert_array_equal(prediction.stages, np.where(sure, 1, 2))
+    expected = np.where(sure[:, None], answers[0], answers.mean(axis=0))
+    assert_allclose(prediction.fused.probabilities, expected, atol=1e-6)
 
 
 def test_a_member_that_no_longer_has_its_file_goes_on_serving(root: Path) -> None:
@@ -328,8 +374,50 @@ def test_a_versions_folder_that_may_be_entered_and_not_listed_is_refused(public_
 
 def test_a_default_strategy_that_is_not_known_is_refused(root: Path) -> None:
     tiny.write_ensemble(root, default_strategy="oracle")
-    known = ", ".join(STRATEGIES)
+    known = ", ".join(name for name in STRATEGIES if name != "stacking")
     assert refusal(root) == f"tiny/1/ensemble.toml: default_strategy: expected one of {known}, got 'oracle'"
+
+
+POOLS = "average, weighted, vote, log_linear, median, max"
+
+
+@pytest.mark.parametrize(
+    ("write", "strategy", "known"),
+    [
+        (tiny.write_ensemble, "stacking", POOLS),
+        (tiny.write_ensemble, "cascade", POOLS),
+        (tiny.write_ensemble, "mean", POOLS),
+        (tiny.write_ensemble, "", POOLS),
+        (tiny.write_stacked, "cascade", f"{POOLS}, stacking"),
+        (tiny.write_cascade, "stacking", f"{POOLS}, cascade"),
+        (tiny.write_regression, "average", "mean, weighted, median"),
+        (tiny.write_regression, "cascade", "mean, weighted, median"),
+    ],
+)
+def test_a_default_strategy_that_the_ensemble_does_not_have_is_refused(
+    root: Path, write: Callable[..., Path], strategy: str, known: str
+) -> None:
+    write(root, name="tiny", default_strategy=strategy)
+    assert refusal(root) == f"tiny/1/ensemble.toml: default_strategy: expected one of {known}, got {strategy!r}"
+
+
+@pytest.mark.parametrize("strategy", ["stacking", "cascade", "oracle", "mean", ""])
+@pytest.mark.parametrize("write", [tiny.write_ensemble, tiny.write_stacked])
+def test_a_cascade_of_a_strategy_that_cannot_fuse_stages_is_refused(
+    root: Path, write: Callable[..., Path], strategy: str
+) -> None:
+    write(root, name="tiny", cascade=tiny.cascade(strategy=strategy))
+    assert refusal(root) == f"tiny/1/ensemble.toml: cascade: strategy: expected one of {POOLS}, got {strategy!r}"
+
+
+@pytest.mark.parametrize("strategy", ["log_linear", "mean", "average"])
+def test_weights_for_a_strategy_that_is_not_fitted_for_regressions_are_refused(root: Path, strategy: str) -> None:
+    members = tiny.regression_manifest(3)["members"]
+    members[1]["weights"] = {strategy: 1.0}
+    tiny.write_regression(root, members=members)
+    assert refusal(root) == (
+        f"regression/1/ensemble.toml: member 'm2': weights for ['{strategy}']; expected some of weighted"
+    )
 
 
 @pytest.mark.parametrize("strategy", ["oracle", "average", "vote"])
@@ -404,6 +492,84 @@ def of_logarithms() -> bytes:
 def test_a_graph_that_is_not_the_member_is_refused(root: Path, data: bytes, message: str) -> None:
     write(root, m2=data)
     assert refusal(root).startswith(message)
+
+
+def write_final(root: Path, data: bytes | None, *, listed: bool = True) -> None:
+    """The tiny ensemble with this file for a final estimator, or with none."""
+    x = tiny.rows(8)
+    files = {f"m{k + 1}.onnx": tiny.linear_member(w) for k, w in enumerate(tiny.coefficients(N_MEMBERS))}
+    files[VECTORS_FILE] = tiny.vectors(x, tiny.answers(x, N_MEMBERS))
+    if data is not None and listed:
+        files["final.onnx"] = data
+    contents = tiny.manifest(N_MEMBERS, final_estimator={"file": "final.onnx", "output": "stacked"})
+    folder = tiny.write_version(root, contents, files)
+    if data is not None and not listed:
+        (folder / "final.onnx").write_bytes(data)
+
+
+def of_no_distributions() -> bytes:
+    """A final estimator that answers the sum of the members' answers."""
+    return tiny.graph(
+        [helper.make_node("ReduceSum", ["answers", "axis"], ["stacked"], keepdims=0)],
+        [helper.make_tensor_value_info("answers", TensorProto.FLOAT, [N_MEMBERS, "n", 3])],
+        [helper.make_tensor_value_info("stacked", TensorProto.FLOAT, ["n", 3])],
+        {"axis": np.array([0])},
+    )
+
+
+FINAL = tiny.final_estimator(tiny.member_shares(N_MEMBERS))
+
+
+@pytest.mark.parametrize(
+    ("data", "listed", "message"),
+    [
+        (
+            None,
+            True,
+            "tiny/1/ensemble.toml: Value error, final_estimator: its file 'final.onnx' is not among the files",
+        ),
+        (
+            FINAL,
+            False,
+            "tiny/1/ensemble.toml: Value error, final_estimator: its file 'final.onnx' is not among the files",
+        ),
+        (b"garbage", True, "tiny/1/final.onnx: ONNX Runtime cannot load it: "),
+        (
+            tiny.final_estimator(tiny.member_shares(N_MEMBERS + 1)),
+            True,
+            "tiny/1/final.onnx: final_estimator: expected 'answers' to be tensor(float) of shape [2, n, 3], got ",
+        ),
+        (
+            tiny.linear_member(tiny.coefficients(1)[0]),
+            True,
+            "tiny/1/final.onnx: final_estimator: expected an input 'answers', got ['X']",
+        ),
+    ],
+    ids=["none", "not listed", "garbage", "other members", "member"],
+)
+def test_a_final_estimator_that_is_none_is_refused(root: Path, data: bytes | None, listed: bool, message: str) -> None:
+    write_final(root, data, listed=listed)
+    assert refusal(root).startswith(message)
+
+
+def test_a_final_estimator_has_to_answer_the_recorded_rows(root: Path) -> None:
+    write_final(root, of_no_distributions())
+    message = refusal(root)
+    assert message.startswith("tiny/1/vectors.npz: replaying it failed: ")
+    assert message.endswith(
+        "/tiny/1/final.onnx: final_estimator: expected distributions of shape (8, 3), got shape (8, 3): NaN, or no "
+        "distribution"
+    )
+
+
+def test_a_regression_that_answers_otherwise_is_refused(root: Path) -> None:
+    x = tiny.rows(8)
+    files = {f"m{k + 1}.onnx": tiny.regressor(w) for k, w in enumerate(tiny.slopes(2, 1))}
+    values = tiny.values(x, 2)
+    values[1, 3, 0] += 1
+    files[VECTORS_FILE] = tiny.vectors(x, values)
+    tiny.write_version(root, tiny.regression_manifest(2), files)
+    assert refusal(root).startswith("regression/1/vectors.npz: member 'm2', row 3, target 0: expected ")
 
 
 def test_a_version_without_vectors_is_refused(root: Path) -> None:
@@ -536,4 +702,96 @@ def test_a_hand_made_graph_must_be_one(root: Path) -> None:
 
 def test_a_hand_made_member_must_answer_distributions(root: Path) -> None:
     write_by_hand(root, m2=logits())
+    assert refusal(root).startswith("tiny/1: made-up rows, 3 at a time: ")
+
+
+BY_HAND_REGRESSION = BY_HAND.replace("classes = ", "task = 'regression'\ntargets = ").replace(
+    str(tiny.CLASSES), str(tiny.TARGETS)
+)
+
+
+def write_regression_by_hand(root: Path, text: str = BY_HAND_REGRESSION) -> Path:
+    m1, m2 = (tiny.regressor(slopes) for slopes in tiny.slopes(2, 2))
+    return write_by_hand(root, text, m1=m1, m2=m2)
+
+
+def test_graphs_and_the_names_of_targets_make_a_regression(root: Path) -> None:
+    write_regression_by_hand(root)
+    ensemble = Repository.load(root).get("tiny")
+    assert (ensemble.manifest.task, ensemble.manifest.targets) == ("regression", tiny.TARGETS)
+    assert ensemble.manifest.default_strategy == "mean"
+    assert not ensemble.verified
+    x = tiny.rows(5)
+    assert_allclose(ensemble.run(x), tiny.values(x, 2, 2), rtol=1e-4, atol=1e-4)
+    prediction = predict(ensemble, x, make_plan(ensemble, Options(strategy="median")))
+    assert_allclose(prediction.fused.probabilities, np.median(tiny.values(x, 2, 2), axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_hand_made_version_may_have_a_final_estimator(root: Path) -> None:
+    said = "final_estimator = {file = 'final.onnx', output = 'stacked'}"
+    write_by_hand(root, f"{said}\ndefault_strategy = 'stacking'\n{BY_HAND}", final=FINAL)
+    ensemble = Repository.load(root).get("tiny")
+    x = tiny.rows(5)
+    prediction = predict(ensemble, x, make_plan(ensemble, Options()))
+    assert prediction.strategy == "stacking"
+    assert_allclose(prediction.fused.probabilities, tiny.stacked_answers(tiny.answers(x, 2)), atol=1e-6)
+
+
+def test_a_hand_made_version_may_have_stages(root: Path) -> None:
+    stages = "stages = [{members = ['m2'], threshold = 0.7}, {members = ['m1']}]"
+    write_by_hand(root, f"default_strategy = 'cascade'\ncascade = {{strategy = 'vote', {stages}}}\n{BY_HAND}")
+    ensemble = Repository.load(root).get("tiny")
+    plan = make_plan(ensemble, Options())
+    assert (plan.rule, [stage.members for stage in plan.stages]) == ("vote", [(1,), (0,)])
+    assert predict(ensemble, tiny.rows(5), plan).stages is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            BY_HAND_REGRESSION.replace("task = 'regression'\n", ""),
+            "classes: Field required: a classification has classes",
+        ),
+        (
+            BY_HAND.replace("classes", "task = 'regression'\nclasses"),
+            "targets: Field required: a regression has targets",
+        ),
+        (
+            f"default_strategy = 'vote'\n{BY_HAND_REGRESSION}",
+            "default_strategy: expected one of mean, weighted, median",
+        ),
+        (
+            f"default_strategy = 'stacking'\n{BY_HAND}",
+            f"default_strategy: expected one of {POOLS}, got 'stacking'",
+        ),
+        (
+            f"cascade = {{strategy = 'stacking', stages = [{{members = ['m1']}}, {{members = ['m2']}}]}}\n{BY_HAND}",
+            f"cascade: strategy: expected one of {POOLS}, got 'stacking'",
+        ),
+        (
+            f"cascade = {{strategy = 'average', stages = [{{members = ['m1']}}, {{members = ['m3']}}]}}\n{BY_HAND}",
+            "cascade: expected members of the ensemble, m1, m2; got 'm3'",
+        ),
+        (
+            f"{BY_HAND_REGRESSION}weights = {{log_linear = 1.0}}",
+            "member 'm2.onnx': weights for ['log_linear']; expected some of weighted",
+        ),
+    ],
+    ids=["targets", "classes", "vote", "stacking", "cascade of stacking", "stranger", "weights"],
+)
+def test_what_a_hand_made_version_cannot_have_is_refused(root: Path, text: str, message: str) -> None:
+    write = write_regression_by_hand if "log_linear" in text else write_by_hand
+    write(root, text)
+    assert refusal(root).startswith(f"tiny/1/ensemble.toml: {message}")
+
+
+def test_a_hand_made_final_estimator_that_is_not_there_is_refused(root: Path) -> None:
+    write_by_hand(root, f"final_estimator = {{file = 'final.onnx', output = 'stacked'}}\n{BY_HAND}")
+    assert refusal(root) == "tiny/1/final.onnx: No such file or directory"
+
+
+def test_a_hand_made_final_estimator_must_answer_distributions(root: Path) -> None:
+    said = "final_estimator = {file = 'final.onnx', output = 'stacked'}"
+    write_by_hand(root, f"{said}\n{BY_HAND}", final=of_no_distributions())
     assert refusal(root).startswith("tiny/1: made-up rows, 3 at a time: ")

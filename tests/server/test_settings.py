@@ -36,6 +36,9 @@ class TestReadSettings:
             "default": "fashion",
             "versions": "latest",
             "workers": available_cores(),
+            "deadline": 30.0,
+            "breaker_failures": 5,
+            "breaker_cooldown": 10.0,
             "log_level": "info",
         }
 
@@ -51,6 +54,14 @@ class TestReadSettings:
         monkeypatch.setenv("COMMITTEE_HOST", "::1")
         settings = read("--port", "9001", "--log-level=warning")
         assert (settings.port, settings.host, settings.log_level) == (9001, "::1", "warning")
+
+    def test_what_failure_may_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {"DEADLINE": "0.5", "BREAKER_FAILURES": "0", "BREAKER_COOLDOWN": "2e-1"}.items():
+            monkeypatch.setenv(f"COMMITTEE_{name}", value)
+        settings = read()
+        assert (settings.deadline, settings.breaker_failures, settings.breaker_cooldown) == (0.5, 0, 0.2)
+        settings = read("--deadline", "3600", "--breaker-failures=3", "--breaker-cooldown", "1")
+        assert (settings.deadline, settings.breaker_failures, settings.breaker_cooldown) == (3600, 3, 1)
 
     @pytest.mark.parametrize(
         ("text", "versions"),
@@ -68,6 +79,14 @@ class TestReadSettings:
             (["--port", "65536"], "--port: "),
             (["--port", "-1"], "--port: "),
             (["--workers", "0"], "--workers: "),
+            (["--deadline", "0"], "--deadline: Input should be greater than 0; got '0'"),
+            (["--deadline", "3601"], "--deadline: Input should be less than or equal to 3600; got '3601'"),
+            (["--deadline", "inf"], "--deadline: "),
+            (["--deadline", "nan"], "--deadline: "),
+            (["--breaker-failures", "-1"], "--breaker-failures: Input should be greater than or equal to 0; got '-1'"),
+            (["--breaker-failures", "1.5"], "--breaker-failures: "),
+            (["--breaker-cooldown", "0"], "--breaker-cooldown: Input should be greater than 0; got '0'"),
+            (["--breaker-cooldown", "inf"], "--breaker-cooldown: "),
             (["--versions", "1,,2"], "--versions: expected latest, all, or numbers like 1,3; got '1,,2'"),
             (["--versions", "0"], "--versions: "),
             (["--versions", "²"], "--versions: "),

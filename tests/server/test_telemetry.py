@@ -35,6 +35,43 @@ def test_counts_predictions_rows_and_disagreements() -> None:
     assert value('committee_member_disagreements_total{ensemble="e1",member="m2",version="3"}') == 0
 
 
+def test_counts_what_is_out_of_the_ordinary() -> None:
+    labels = 'ensemble="e2",version="3"'
+    for degraded, abstained, by_stage in ((False, 0, []), (True, 2, [3, 0]), (True, 1, [1, 4])):
+        telemetry.count_prediction(
+            ensemble="e2",
+            version=3,
+            strategy="cascade",
+            rows=5,
+            disagreements={},
+            degraded=degraded,
+            abstained=abstained,
+            by_stage=by_stage,
+        )
+    assert value(f"committee_degraded_predictions_total{{{labels}}}") == 2
+    assert value(f"committee_abstained_rows_total{{{labels}}}") == 3
+    assert value('committee_cascade_rows_total{ensemble="e2",stage="1",version="3"}') == 4
+    assert value('committee_cascade_rows_total{ensemble="e2",stage="2",version="3"}') == 4
+
+
+def test_counts_what_came_of_members() -> None:
+    telemetry.count_members("e3", 1, {"m1": "answered", "m2": "deadline"})
+    telemetry.count_members("e3", 1, {"m1": "answered", "m2": "answered"})
+    telemetry.count_members("e3", 1, {})
+    sample = 'committee_member_requests_total{{ensemble="e3",member="{}",outcome="{}",version="1"}}'
+    found = [value(sample.format(*of)) for of in (("m1", "answered"), ("m2", "answered"), ("m2", "deadline"))]
+    assert found == [2, 1, 1]
+
+
+def test_marks_circuits() -> None:
+    sample = 'committee_open_circuits{ensemble="e4",member="m1",version="2"}'
+    seen = [value(sample)]
+    for is_open in (True, True, False):
+        telemetry.mark_circuit("e4", 2, "m1", is_open=is_open)
+        seen.append(value(sample))
+    assert seen == [0, 1, 1, 0]
+
+
 def test_counts_requests_with_bounded_labels() -> None:
     for method in ("GET", "PROPFIND", "MKCOL"):
         telemetry.count_request(route="/r", method=method, status=200, seconds=0.02)

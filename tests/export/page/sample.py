@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from export.evaluate import METRICS, Interval, evaluate
 from export.fit import fit_linear_pool, fit_log_linear_pool, fit_temperatures, select_greedily
-from export.page.analysis import confusion, reliability, subsets
-from server.fusion import STRATEGIES, calibrate, fuse
+from export.page.analysis import POOLS, confusion, reliability, subsets
+from export.selective import selective
+from server.fusion import calibrate, fuse
 
 CLASSES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 ACTIVATIONS = ["linear", "exponential", "sigmoid", "tanh", "relu", "elu", "selu", "swish", "mish", "leaky_relu"]
@@ -331,7 +332,10 @@ def _ensemble(
     }
     test, truth = own[:, b:], y[b:]
     answers = {f"member:{member}": fuse("average", test[[k]]) for k, member in enumerate(members)}
-    answers |= {key: fuse(key, test, weights=weights.get(key), temperatures=temperatures) for key in STRATEGIES}
+    answers |= {key: fuse(key, test, weights=weights.get(key), temperatures=temperatures) for key in POOLS}
+    staged = len(members) > 1
+    if staged:
+        answers["cascade"] = answers["weighted"]
     default = "log_linear"
     rival = {"all candidates, average": fuse("average", everything[:, b:]), **answers}
     scored = evaluate(rival, truth)
@@ -378,7 +382,8 @@ def _ensemble(
                 }
                 for metric in METRICS
             }
-            for key in STRATEGIES
+            for key in answers
+            if key not in singles
         },
         "baselines": {
             key: {
@@ -392,6 +397,30 @@ def _ensemble(
         "subsets": subsets(members, own[:, :a], y[:a], costs, weights, temperatures),
         "reliability": {key: reliability(answers[key], truth) for key in shown},
         "confusion": {key: confusion(answers[key].labels, truth, len(CLASSES)) for key in shown},
+        "selective": {key: selective(answers[key], truth) for key in shown},
+        "costs_us": dict(zip(members, costs, strict=True)),
+        "cascade": _cascade(members, costs, _bounds(scored.difference("cascade", default, "accuracy")))
+        if staged
+        else {},
+    }
+
+
+def _cascade(members: list[str], costs: list[float], difference: dict[str, float]) -> dict[str, Any]:
+    return {
+        "strategy": "log_linear",
+        "measure": "confidence",
+        "tolerance": 0.0005,
+        "stages": [
+            {"members": members[:1], "threshold": 0.83, "cost_us": costs[0], "share": 0.7},
+            {"members": members[1:], "threshold": None, "cost_us": sum(costs[1:]), "share": 0.3},
+        ],
+        "cost_us": costs[0] + 0.3 * sum(costs[1:]),
+        "all_members_us": sum(costs),
+        "over_all_members": {"accuracy": difference, "log_loss": difference},
+        "sweep": [
+            {"threshold": k / 10, "cost_us": costs[0] + k / 10 * sum(costs[1:]), "accuracy": 0.8 + k / 100}
+            for k in range(11)
+        ],
     }
 
 

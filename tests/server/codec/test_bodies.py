@@ -68,6 +68,11 @@ class TestJsonOptions:
                 "weights": {"m1": 1, "m2": 0.5},
                 "members": ["m1", "m2"],
                 "detail": ["members", "uncertainty"],
+                "cascade_threshold": 1,
+                "deadline_ms": 0.5,
+                "quorum": 256,
+                "on_failure": "degrade",
+                "abstain_below": 0,
             }
         )
         assert body.id == "é" * 128
@@ -76,6 +81,11 @@ class TestJsonOptions:
             weights={"m1": 1.0, "m2": 0.5},
             members=("m1", "m2"),
             detail=("members", "uncertainty"),
+            cascade_threshold=1.0,
+            deadline_ms=0.5,
+            quorum=256,
+            on_failure="degrade",
+            abstain_below=0.0,
         )
 
     @pytest.mark.parametrize(
@@ -99,9 +109,24 @@ class TestJsonOptions:
             ("members", [], "got an array of 0"),
             ("members", ["m1", 2], "members[1]: expected a string that is not empty; got 2"),
             ("detail", [], "detail: expected an array of at least one string; got an array of 0"),
-            ("detail", ["all"], "detail: expected some of members, uncertainty; got the string 'all'"),
+            ("detail", ["all"], "detail: expected some of members, uncertainty, contributions; got the string 'all'"),
             ("detail", [["members"]], "got an array of 1"),
             ("detail", ["members", "members"], "detail: expected each detail once; got one twice"),
+            ("cascade_threshold", None, "cascade_threshold: expected a number from 0 to 1; got null"),
+            ("cascade_threshold", 1.0000001, "got 1.0000001"),
+            ("abstain_below", -1e-9, "abstain_below: expected a number from 0 to 1; got -1e-09"),
+            ("abstain_below", False, "got false"),
+            ("abstain_below", "0.5", "got the string '0.5'"),
+            ("deadline_ms", 0, "deadline_ms: expected milliseconds, above 0 and at most 3600000; got 0"),
+            ("deadline_ms", 3_600_000.5, "got 3600000.5"),
+            ("deadline_ms", True, "got true"),
+            ("deadline_ms", 10**400, "got an integer of 1329 bits"),
+            ("quorum", 0, "quorum: expected a whole number from 1 to 256; got 0"),
+            ("quorum", 257, "got 257"),
+            ("quorum", 1.0, "got 1.0"),
+            ("quorum", True, "got true"),
+            ("on_failure", "raise", "on_failure: expected fail or degrade; got the string 'raise'"),
+            ("on_failure", ["fail"], "got an array of 1"),
         ],
     )
     def test_refused(self, field: str, value: object, said: str) -> None:
@@ -125,19 +150,43 @@ class TestForm:
             ("b", "b.npy", RAW, npy(more)),
             ("b", "c.CSV", "application/vnd.ms-excel", (",".join(["3"] * 784)).encode()),
             ("c", "no name of a type", "", png(PIXELS)),
+            ("quorum", None, "", b"1"),
+            ("on_failure", None, "", b"fail"),
+            ("abstain_below", None, "", b"0.5"),
+            ("deadline_ms", None, "", b"50"),
+            ("members", None, "", b"-m3"),
+            ("detail", None, "", b"contributions"),
         )
         expected = np.stack([PIXELS, *more, np.full((28, 28), 3), PIXELS]).reshape(-1, 28, 28, 1)
         np.testing.assert_array_equal(body.rows, expected.astype(np.float32))
         assert body.rows.dtype == np.float32
-        assert body.options == RequestOptions(strategy="weighted", weights={"m1": 1.0, "m2": 0.5})
+        assert body.options == RequestOptions(
+            strategy="weighted",
+            weights={"m1": 1.0, "m2": 0.5},
+            members=("-m3",),
+            detail=("contributions",),
+            deadline_ms=50.0,
+            quorum=1,
+            on_failure="fail",
+            abstain_below=0.5,
+        )
         assert body.id is None
 
     @pytest.mark.parametrize(
         ("parts", "said"),
         [
             ([("strategy", None, "", b"vote")], "form: expected at least one file; got none"),
-            ([("id", None, "", b"x")], "form: expected no parameters but strategy, weights, members, detail; got"),
+            (
+                [("id", None, "", b"x")],
+                "form: expected no parameters but strategy, weights, members, detail, cascade_threshold, deadline_ms, "
+                "quorum, on_failure, abstain_below; got the string 'id'",
+            ),
             ([("strategy", None, "", b"vote"), ("strategy", None, "", b"max")], "form: expected strategy once"),
+            ([("quorum", None, "", b"0")], "form: quorum: expected a whole number from 1 to 256; got the string '0'"),
+            (
+                [("on_failure", None, "", b"\xff")],
+                "form: on_failure: expected fail or degrade; got the string '\ufffd'",
+            ),
             ([("f", "a.png", PNG, b"")], "file 'a.png': picture: expected image/png; got bytes that do not begin"),
             ([("f", "a.png", PNG, npy(PIXELS))], "file 'a.png': picture: expected image/png; got bytes that do not"),
             ([("f", "a.npy", NPY, npy(PIXELS[:5]))], "file 'a.npy': npy: expected rows, each 784 numbers, or [28, 28]"),
@@ -150,9 +199,9 @@ class TestForm:
         assert specs.refusal(lambda: self.decode(*parts)).startswith(said)
 
     def test_too_much(self) -> None:
-        pictures = [("f", f"{i}.png", PNG, png(PIXELS)) for i in range(9)]
+        pictures = [("f", f"{i}.png", PNG, png(PIXELS)) for i in range(14)]
         said = specs.refusal(lambda: self.decode(*pictures, max_rows=4), TooLarge)
-        assert said == "body: expected a form of at most 8 parts; got more"
+        assert said == "body: expected a form of at most 13 parts; got more"
         two = ("f", "b.npy", NPY, npy(np.stack([PIXELS] * 2)))
         said = specs.refusal(lambda: self.decode(pictures[0], two, max_rows=2), TooLarge)
         assert said == "file 'b.npy': body: expected at most 1 rows; got 2"

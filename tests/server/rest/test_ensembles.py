@@ -1,6 +1,6 @@
 import pytest
 
-from server.fusion import STRATEGIES
+from server.fusion import STACKING, STRATEGIES
 from tests.server.rest.client import Client
 from tests.server.rest.conftest import MAX_ROWS, REPORT
 from tests.tiny import CLASSES
@@ -36,7 +36,9 @@ def test_describe(client: Client) -> None:
     ]
     assert body["max_batch_size"] == MAX_ROWS
     assert body["default_strategy"] == "average"
-    assert list(body["strategies"]) == list(STRATEGIES)
+    assert (body["task"], body["targets"], body["cascade"]) == ("classification", [], None)
+    assert (body["on_failure"], body["quorum"]) == ("degrade", None)
+    assert list(body["strategies"]) == [name for name in STRATEGIES if name != STACKING]
     assert body["strategies"]["weighted"]["weights"] == "fitted"
     assert body["strategies"]["median"]["weights"] == "equal"
     assert body["strategies"]["log_linear"]["calibrated"] is True

@@ -49,7 +49,9 @@ def test_an_error_has_the_status_of_its_nearest_class() -> None:
     assert status_of(errors.InvalidInput) == 400
 
 
-@pytest.mark.parametrize("cls", [errors.InvalidInput, errors.NotFound, errors.TooLarge, errors.DeadlineExceeded])
+@pytest.mark.parametrize(
+    "cls", [errors.InvalidInput, errors.NotFound, errors.TooLarge, errors.DeadlineExceeded, errors.QuorumMissed]
+)
 def test_what_callers_can_mend_is_told(cls: type[CommitteeError], caplog: pytest.LogCaptureFixture) -> None:
     before = value(f'committee_errors_total{{code="{cls.code}"}}')
     response, body = answer(cls("what came"))
