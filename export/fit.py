@@ -88,8 +88,8 @@ def fit_fusion(
     """Fit everything to the answers of the members of these names, which cost so many microseconds a row.
 
     Weights come from the validation rows, temperatures from the calibration rows; final estimator and cascade from
-    both. The default strategy is the one of least log-loss on the validation rows, the cascade aside: it is there to
-    be cheap.
+    both. The default strategy is the one of least log-loss on the validation rows. The cascade does not count, it is
+    there to be cheap; nor does stacking, unless it is surely better: it can leave no member out.
     """
     temperatures = _rounded(fit_temperatures(calibration, y_calibration)).astype(np.float32)
     linear, choice = _choose_linear_pool(validation, y, calibration, y_calibration)
@@ -127,13 +127,20 @@ def fit_fusion(
         weights={
             name: {strategy: float(found[k]) for strategy, found in weights.items()} for k, name in enumerate(names)
         },
-        default_strategy=scored.best(list(answers), "log_loss"),
+        default_strategy=_default(scored),
         choice=choice,
         validation=scored,
         stacking=stacking,
         cascade=cascade,
         notes=tuple(notes),
     )
+
+
+def _default(validation: Evaluation) -> str:
+    pool = validation.best([name for name in validation.names if name != STACKING], "log_loss")
+    if STACKING in validation.names and validation.difference(STACKING, pool, "log_loss").high < 0:
+        return STACKING
+    return pool
 
 
 def _normalised(probabilities: NDArray[np.float32]) -> Fused:

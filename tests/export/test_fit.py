@@ -11,6 +11,9 @@ from server.manifest import CascadeSpec
 N_CLASSES = 4
 
 
+POOLS_ALONE = [name for name in STRATEGIES if name != "stacking"]
+
+
 def _world(n: int, sharpness: list[float], seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Members that see the truth through noise of their own, the sharper the better: `(n_members, n, 4)`, `(n,)`."""
     generator = np.random.default_rng(seed)
@@ -147,7 +150,7 @@ def test_fitting_finds_weights_that_win_on_rows_they_have_not_seen() -> None:
     assert weighted < min(_log_loss(member, y_unseen) for member in unseen)
     assert weighted < _log_loss(fuse("average", unseen).probabilities, y_unseen)
     assert fitted.names == list(fitted.weights) == ["a", "b", "c"]
-    assert fitted.default_strategy == fitted.validation.best(fitted.validation.names, "log_loss")
+    assert fitted.default_strategy == "stacking"  # it knows of the classes what no pool knows
     assert set(fitted.choice["fits"]) == {"simplex", "greedy"}
     assert fitted.choice["kept"] in fitted.choice["fits"]
 
@@ -166,6 +169,17 @@ def test_members_whose_classes_are_in_another_order_make_stacking_the_default() 
     turned = probabilities[:, :, ::-1]
     fitted = fit.fit_fusion(["a", "b"], turned[:, :600], y[:600], turned[:, 600:], y[600:], costs_us=[1.0, 2.0])
     assert fitted.default_strategy == "stacking"
+
+
+def test_stacking_that_is_better_by_chance_is_not_the_default() -> None:
+    """The pools can leave a member out; stacking must be surely better to be worth that."""
+    chances = 0
+    for n in range(600, 1200, 60):
+        fitted = _fit(n, [2.0, 1.5])
+        gain = fitted.validation.difference("stacking", fitted.validation.best(POOLS_ALONE, "log_loss"), "log_loss")
+        chances += gain.value < 0 < gain.high
+        assert (fitted.default_strategy == "stacking") == (gain.high < 0)
+    assert chances
 
 
 def test_the_cascade_is_fused_by_the_best_pool_and_is_not_the_default() -> None:
@@ -209,7 +223,8 @@ def test_a_fit_is_ready_for_json() -> None:
     assert record["members"]["b"] == {"temperature": fitted.temperatures["b"], "weights": fitted.weights["b"]}
     assert set(record["members"]["a"]["weights"]) == {"weighted", "log_linear"}
     scores = {name: metrics["log_loss"]["value"] for name, metrics in record["validation"].items()}
-    assert record["default_strategy"] == min(scores, key=scores.__getitem__)
+    assert scores.keys() == STRATEGIES.keys()
+    assert record["default_strategy"] == fitted.default_strategy
     assert set(record["choice"]) == {"kept", "fits"}
     assert record["stacking"]["rows"] == 600
     assert CascadeSpec.model_validate(record["cascade"]) == fitted.cascade

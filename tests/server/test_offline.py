@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.engine import Engine, Prediction
+from server.engine import Engine
 from server.offline import add_arguments, find_files, run
+from server.prediction import Prediction
 from tests.tiny import CLASSES, picture_answers, table_answers, write_picture_ensemble, write_table_ensemble
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (9, 2, 2)).astype(np.uint8)

@@ -14,7 +14,7 @@ from server.codec.options import OPTIONS
 from server.offline import OPTION_HELP, add_arguments, run
 from tests import faulty, tiny
 from tests.faulty import HANG, NAN, RAISE
-from tests.server.rest.served import write_faulty_stacked
+from tests.server.rest.served import SOON, write_faulty_stacked
 
 ROWS = tiny.rows(6)
 Predict = Callable[..., tuple[int, str, str]]
@@ -204,9 +204,9 @@ def test_a_member_that_keeps_failing_is_asked_for_every_row(predict: Predict, tm
 
 def test_a_deadline(predict: Predict) -> None:
     rows = faulty.rows(4, HANG)
-    told = cells(predict(rows, "--deadline-ms", "200", "--on-failure", "degrade"))
+    told = cells(predict(rows, "--deadline-ms", SOON, "--on-failure", "degrade"))
     assert len(told) == 1 + 4
-    code, out, err = predict(rows, "--deadline-ms", "200")
+    code, out, err = predict(rows, "--deadline-ms", SOON)
     assert (code, out) == (1, "")
     assert err in [
         f"committee-server predict: rows.npy: expected answers of at least 3 of 3 members; got 2 (m3: {reason})\n"

@@ -14,6 +14,9 @@ from server.settings import Settings
 from tests import faulty, tiny
 from tests.server.rest.client import Client
 
+SOON = 400
+"""Milliseconds: those that do not hang answer by then even on a machine that has much else to do."""
+
 
 @contextmanager
 def serve(root: Path, default: str, **settings: Any) -> Iterator[Client]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests import faulty, tiny
 from tests.faulty import NAN
 from tests.server.rest.client import Client
-from tests.server.rest.served import answer, ask, refusal, serve
+from tests.server.rest.served import SOON, answer, ask, refusal, serve
 
 ROWS = tiny.rows(8, seed=2)
 ANSWERS = tiny.answers(ROWS, 3)
@@ -184,5 +184,5 @@ def test_too_few_answers(client: Client, of: str, query: str, said: str) -> None
 
 
 def test_a_stage_that_is_late_leaves_the_answers_so_far(client: Client) -> None:
-    body = answer(ask(client, faulty.rows(2, faulty.HANG), "deadline_ms=100", of="last"))
+    body = answer(ask(client, faulty.rows(2, faulty.HANG), f"deadline_ms={SOON}", of="last"))
     assert (stages(body), body["missing"], body["degraded"]) == ([1, 1], ["m3"], True)

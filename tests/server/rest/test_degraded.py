@@ -15,7 +15,7 @@ from server.fusion import STACKING, STRATEGIES, fuse
 from tests import faulty, tiny
 from tests.faulty import HANG, NAN, RAISE
 from tests.server.rest.client import Client
-from tests.server.rest.served import answer, ask, refusal, serve, write_faulty_stacked
+from tests.server.rest.served import SOON, answer, ask, refusal, serve, write_faulty_stacked
 
 KINDS = ["apart", "packed", "everything"]
 THIRDS = "m1:0.33333334,m2:0.33333334"
@@ -103,7 +103,7 @@ def test_only_the_request_of_a_row_that_fails_a_member_lacks_it(client: Client) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_that_hangs_is_not_waited_for(client: Client, kind: str) -> None:
     rows = faulty.rows(2, HANG)
-    body = answer(ask(client, rows, "deadline_ms=100", of=kind))
+    body = answer(ask(client, rows, f"deadline_ms={SOON}", of=kind))
     assert (body["missing"], body["members"]) == (["m3"], {"m1": 0.5, "m2": 0.5})
     assert body["reasons"]["m3"] in ("deadline", "hanging")
     expected = tiny.answers(rows, 2).mean(axis=0)
@@ -111,7 +111,7 @@ def test_a_member_that_hangs_is_not_waited_for(client: Client, kind: str) -> Non
 
 
 def test_a_member_that_hung_is_asked_again(client: Client) -> None:
-    answer(ask(client, faulty.rows(2, HANG), "deadline_ms=100"))
+    answer(ask(client, faulty.rows(2, HANG), f"deadline_ms={SOON}"))
     assert answer(ask(client, tiny.rows(2)))["missing"] == []
 
 
@@ -119,13 +119,13 @@ def test_the_header_bounds_what_the_query_would_wait_for(client: Client) -> None
     response = client.post(
         "/predict?deadline_ms=60000",
         json={"instances": faulty.rows(2, HANG).tolist()},
-        headers={"X-Request-Deadline-Ms": "100"},
+        headers={"X-Request-Deadline-Ms": str(SOON)},
     )
     assert answer(response)["missing"] == ["m3"]
 
 
 def test_where_none_may_be_late_the_request_fails(client: Client) -> None:
-    status, code, said = refusal(ask(client, faulty.rows(2, HANG), "deadline_ms=100&on_failure=fail"))
+    status, code, said = refusal(ask(client, faulty.rows(2, HANG), f"deadline_ms={SOON}&on_failure=fail"))
     assert (status, code) == (504, "deadline_exceeded")
     assert said in [
         f"expected answers of at least 3 of 3 members; got 2 (m3: {reason})" for reason in ("deadline", "hanging")
@@ -141,7 +141,7 @@ def test_too_few_in_time_are_a_deadline_that_is_exceeded(client: Client, caplog:
 
 def test_the_settings_bound_every_request(tmp_path: Path) -> None:
     faulty.write(tmp_path)
-    with serve(tmp_path, "faulty", deadline=0.1) as client:
+    with serve(tmp_path, "faulty", deadline=SOON / 1000) as client:
         assert answer(ask(client, faulty.rows(2, HANG)))["missing"] == ["m3"]
         assert answer(ask(client, faulty.rows(2, HANG), "deadline_ms=3600000"))["missing"] == ["m3"]
 

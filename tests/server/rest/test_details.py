@@ -26,7 +26,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield client
 
 
-def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def entropy(probabilities: NDArray[Any]) -> NDArray[np.float64]:
     logs = np.log(np.where(probabilities > 0, probabilities, 1))
     return np.asarray(-(probabilities * logs).sum(axis=-1))
 
