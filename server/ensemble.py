@@ -3,6 +3,8 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from server.manifest import (
     CascadeSpec,
     FinalEstimatorSpec,
     Manifest,
+    MemberSpec,
     Task,
 )
 from server.rows import ELEMENTS, Rows, split_rows
@@ -26,6 +29,10 @@ from server.session import Session, Stop
 
 SUM_TOLERANCE = 1e-3
 """How far a member's probabilities may sum from 1, and one of them lie below 0: some converters leave it at that."""
+
+
+ROUTES = 256
+"""Choices of members of which a graph remembers the way."""
 
 
 class Ensemble:
@@ -79,7 +86,7 @@ class Ensemble:
         costs nothing. Raises MemberFailed if a graph raises, or answers another shape or something that is no
         distribution; of a regression, no number.
         """
-        chosen = range(len(self.names)) if members is None else members
+        chosen = tuple(range(len(self.names)) if members is None else members)
         answer, valid = self.ask(rows, chosen)
         if not valid.all():
             self._refuse(answer, valid, chosen)
@@ -94,7 +101,7 @@ class Ensemble:
         """
         answer = np.empty((len(members), len(rows), len(self.manifest.outputs)), dtype=np.float32)
         for graph in self._graphs:
-            graph.run(rows, members, answer, stop)
+            graph.run(rows, tuple(members), answer, stop)
         return answer, are_valid(answer, self.manifest.task)
 
     def _refuse(self, answer: NDArray[np.float32], valid: NDArray[np.bool_], chosen: Sequence[int]) -> None:
@@ -154,9 +161,12 @@ def are_valid(answers: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
     """Which of the rows `(…, n_outputs)` are, but for rounding, probabilities that sum to 1; or all finite."""
     if task == "regression":
         return np.asarray(np.isfinite(answers).all(axis=-1))
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities, and what is too large to add up
-        off = np.abs(answers.sum(axis=-1) - 1)  # NaN compares as false
-    return np.asarray((off <= SUM_TOLERANCE) & (answers.min(axis=-1) >= -SUM_TOLERANCE))
+    # Neither sum() nor min() along the last axis, which take several times as long, and warn of infinities.
+    sums = np.einsum("...c->...", answers)
+    valid: NDArray[np.bool_] = np.asarray(np.abs(sums - 1) <= SUM_TOLERANCE)  # NaN compares as false
+    if answers.min(initial=0) < -SUM_TOLERANCE:
+        valid &= answers.min(axis=-1) >= -SUM_TOLERANCE
+    return valid
 
 
 def are_distributions(probabilities: NDArray[np.float32]) -> bool:
@@ -208,28 +218,48 @@ class _Graph:
         }
         self._n_gates = n_gates(session) if gated else None
         self._shut = {STACK_INPUT: np.zeros(1, dtype=np.bool_)} if STACK_INPUT in session.optional_inputs else {}
+        self._what = "probabilities" if manifest.task == "classification" else "values"
+        self._route = lru_cache(ROUTES)(self._find_route)
 
-    def run(self, rows: Rows, chosen: Sequence[int], answer: NDArray[np.float32], stop: Stop | None = None) -> None:
+    def run(self, rows: Rows, chosen: tuple[int, ...], answer: NDArray[np.float32], stop: Stop | None = None) -> None:
         """Run those of the `chosen` members that are in this file, and write what they answer to their places."""
-        wanted = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
-        if not wanted:
+        route = self._route(chosen)
+        if not route.members:
             return
-        feeds = {self._inputs[name]: tensor for name, tensor in split_rows(rows, self._inputs).items()} | self._shut
-        expected = answer.shape[1:]
-        if self._n_gates is not None:
-            gates = feeds[GATES_INPUT] = np.zeros(self._n_gates, dtype=np.bool_)
-            gates[[spec.gate for _, spec in wanted if spec.gate is not None]] = True
-            expected = (self._n_gates, *expected)
-        names = list(dict.fromkeys(spec.output for _, spec in wanted))
-        outputs = dict(zip(names, self._session.run(names, feeds, stop), strict=True))
-        for place, spec in wanted:
-            output = outputs[spec.output]
+        feeds = {self._inputs[name]: tensor for name, tensor in split_rows(rows, self._inputs).items()}
+        feeds.update(route.feeds)
+        expected = answer.shape[1:] if self._n_gates is None else (self._n_gates, *answer.shape[1:])
+        outputs = self._session.run(route.outputs, feeds, stop)
+        for moves, output in zip(route.moves, outputs, strict=True):
             if output.shape != expected:
+                name = next(spec.name for spec in route.members if spec.output == route.outputs[0])
                 raise MemberFailed(
-                    f"{self._session.where}: member {spec.name!r}: expected probabilities of shape {expected}, "
-                    f"got {output.shape}"
+                    f"{self._session.where}: member {name!r}: expected {self._what} of shape {expected}, got {output.shape}"
                 )
-            answer[place] = output if spec.gate is None else output[spec.gate]
+            for place, gate in moves:
+                answer[place] = output if gate is None else output[gate]
+
+    def _find_route(self, chosen: tuple[int, ...]) -> "_Route":
+        there = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
+        feeds = dict(self._shut)
+        if self._n_gates is not None:
+            open_gates = [spec.gate for _, spec in there if spec.gate is not None]
+            feeds[GATES_INPUT] = np.isin(np.arange(self._n_gates), open_gates)
+        names = list(dict.fromkeys(spec.output for _, spec in there))
+        moves = [[(place, spec.gate) for place, spec in there if spec.output == name] for name in names]
+        return _Route([spec for _, spec in there], feeds, names, moves)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """How a choice of members goes through a graph."""
+
+    members: Sequence[MemberSpec]
+    feeds: Mapping[str, NDArray[Any]]
+    """Beside the rows: the gates."""
+    outputs: list[str]
+    moves: list[list[tuple[int, int | None]]]
+    """For each output: to which places of the answer it goes, and, of a packed graph, which gate's part of it."""
 
 
 def _parse_report(data: bytes, where: str) -> Any:

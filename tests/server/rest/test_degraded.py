@@ -193,6 +193,14 @@ def test_how_many_must_answer(client: Client, of: str, query: str, said: str | N
         assert refusal(response) == (503, "quorum_missed", f"expected answers of {said} (m3: invalid)")
 
 
+@pytest.mark.parametrize(
+    ("of", "on_failure", "quorum"), [("packed", "degrade", None), ("strict", "fail", None), ("wants_all", "degrade", 3)]
+)
+def test_it_is_described_how_many_must_answer(client: Client, of: str, on_failure: str, quorum: int | None) -> None:
+    body = client.get(f"/v1/ensembles/{of}").json()
+    assert (body["on_failure"], body["quorum"]) == (on_failure, quorum)
+
+
 def test_a_member_that_keeps_failing_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     faulty.write(tmp_path, packed=False)
     with serve(tmp_path, "faulty") as client:

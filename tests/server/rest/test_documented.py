@@ -75,6 +75,15 @@ def test_of_a_classification(client: Client, strategy: str, detail: str) -> None
 
 
 @pytest.mark.parametrize("detail", DETAILED)
+def test_of_an_ensemble_without_a_final_estimator_and_stages(client: Client, detail: str) -> None:
+    for strategy in offered(client, "tiny"):
+        answer = documented(client, query(strategy, detail), of="tiny")
+        assert answer.strategy == strategy
+        for row in answer.predictions:
+            check_details(row, detail)
+
+
+@pytest.mark.parametrize("detail", DETAILED)
 @pytest.mark.parametrize("strategy", REGRESSION)
 def test_of_a_regression(client: Client, strategy: str, detail: str) -> None:
     answer = documented(client, query(strategy, detail), of="regression")
