@@ -1,6 +1,7 @@
 """What the fusion engine costs, and what it bears: `python -m bench.fusion`, written to bench/results/fusion.json.
 
-- A subset of the members costs those members and a little more: the packed graph against each member's graph alone.
+- A subset of the members costs those members and a little more: a request to them against one to an ensemble of them
+  alone.
 - Requests of different strategies in one batch against requests of one.
 - The cascade against all members, at batches of 64 real rows.
 - A member that hangs for ever, and one that fails every other time: how late the others' answers are, what is lost.
@@ -10,17 +11,20 @@ Compared are only times of one run, taken in turn; medians.
 
 import asyncio
 import json
+import logging
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import tomli_w
 from numpy.typing import NDArray
 from onnx import helper
 from rich.console import Console
@@ -34,7 +38,6 @@ from server.ensemble import Ensemble
 from server.plan import Options, make_plan
 from server.predicting import predict
 from server.repository import Repository, load_version
-from server.session import Session
 from tests import faulty
 
 RESULTS = Path("bench/results/fusion.json")
@@ -47,11 +50,12 @@ HALVES = 400
 
 def main() -> int:
     console = Console()
+    logging.disable()  # members are to fail here
     found: dict[str, Any] = {}
     for folder in FASHION:
         ensemble = load_version(folder)
         name = f"{ensemble.manifest.name} {ensemble.manifest.version}"
-        found[name] = {"subset": subsets(folder, ensemble), "mixed": asyncio.run(mixed(ensemble))}
+        found[name] = {"subset": asyncio.run(subsets(folder, ensemble)), "mixed": asyncio.run(mixed(ensemble))}
         if "cascade" in ensemble.strategies:
             found[name]["cascade"] = cascade(ensemble)
     found["hanging member"] = asyncio.run(hanging())
@@ -66,24 +70,22 @@ def main() -> int:
 # ---- Costs ----------------------------------------------------------------------------------------------------------
 
 
-def subsets(folder: Path, ensemble: Ensemble) -> dict[str, dict[str, float]]:
-    """Microseconds of a call with one row: of each member's graph alone, and of the ensemble asked for it alone."""
+async def subsets(folder: Path, ensemble: Ensemble) -> dict[str, dict[str, float]]:
+    """Microseconds of a request of one row: to an ensemble of one member alone, and to this one for that member."""
     model = onnx.load(folder / ensemble.manifest.members[0].file)
     row = _pixels(1)
-    calls: dict[str, Callable[[], object]] = {}
-    for index, name in enumerate(ensemble.names):
-        alone = Session(_unpacked(model, name), where=name)
-        calls[f"{name} alone"] = lambda alone=alone: alone.run(list(alone.outputs), {"image": row})  # type: ignore[misc]
-        calls[f"{name} of the ensemble"] = lambda index=index: ensemble.ask(row, (index,))  # type: ignore[misc]
-    took = _in_turn(calls)
-    return {
-        name: {
-            "alone_us": took[f"{name} alone"],
-            "of_the_ensemble_us": took[f"{name} of the ensemble"],
-            "more_us": round(took[f"{name} of the ensemble"] - took[f"{name} alone"], 1),
+    found = {}
+    for name in ensemble.names:
+        lone = _alone(model, name, ensemble)
+        engine = Engine(Repository([ensemble, lone]), default=ensemble.manifest.name)
+        calls = {
+            "alone_us": partial(engine.infer, lone, row, Options(strategy="average")),
+            "of_the_ensemble_us": partial(engine.infer, ensemble, row, Options(strategy="average", members=[name])),
         }
-        for name in ensemble.names
-    }
+        took = await _in_turn(calls, f"subsets, {ensemble.manifest.name}")
+        found[name] = {**took, "more_us": round(took["of_the_ensemble_us"] - took["alone_us"], 1)}
+        await engine.close()
+    return found
 
 
 async def mixed(ensemble: Ensemble) -> dict[str, float]:
@@ -96,17 +98,14 @@ async def mixed(ensemble: Ensemble) -> dict[str, float]:
         options = [Options(strategy=strategies[k % len(strategies)]) for k in range(64)]
         return lambda: asyncio.gather(*(engine.infer(ensemble, x, o) for x, o in zip(rows, options, strict=True)))
 
-    calls = {**{name: asking([name]) for name in pools}, "mixed": asking(pools)}
-    took: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in track(range(60), description=f"mixed strategies, {ensemble.manifest.name}", transient=True):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            await call()
-            took[name].append(time.perf_counter() - began)
+    took = await _in_turn(
+        {**{name: asking([name]) for name in pools}, "mixed": asking(pools)},
+        f"mixed strategies, {ensemble.manifest.name}",
+        rounds=60,
+    )
     await engine.close()
-    medians = {name: round(1e6 * float(np.median(times[5:])) / 64, 1) for name, times in took.items()}
-    one = float(np.mean([medians[name] for name in pools]))
-    return {**medians, "mixed_over_one": round(medians["mixed"] / one, 3)}
+    a_request = {name: round(us / 64, 1) for name, us in took.items()}
+    return {**a_request, "mixed_over_one": round(took["mixed"] / float(np.mean([took[name] for name in pools])), 3)}
 
 
 def cascade(ensemble: Ensemble) -> dict[str, float]:
@@ -219,28 +218,40 @@ def _counted() -> dict[str, int]:
 # ---- Parts ----------------------------------------------------------------------------------------------------------
 
 
-def _unpacked(packed: onnx.ModelProto, member: str) -> bytes:
-    """A member's branch of a packed graph as a graph of its own."""
+def _alone(packed: onnx.ModelProto, member: str, ensemble: Ensemble) -> Ensemble:
+    """One member of a packed graph as an ensemble of its own."""
     gate = next(node for node in packed.graph.node if node.op_type == "If" and node.name == member)
     branch = next(attribute.g for attribute in gate.attribute if attribute.name == "then_branch")
     image = next(value for value in packed.graph.input if value.name == "image")
     needed = {name for node in branch.node for name in node.input}
     outer = [value for value in packed.graph.initializer if value.name in needed]
-    output = helper.make_tensor_value_info(branch.output[0].name, onnx.TensorProto.FLOAT, None)
-    graph = helper.make_graph(list(branch.node), member, [image], [output], [*branch.initializer, *outer])
+    closed = branch.node[-1]  # it adds the axis of the members, which a graph of one does not have
+    output = helper.make_tensor_value_info(
+        closed.input[0], onnx.TensorProto.FLOAT, ["n", len(ensemble.manifest.classes)]
+    )
+    graph = helper.make_graph(list(branch.node[:-1]), member, [image], [output], [*branch.initializer, *outer])
     model = helper.make_model(graph, opset_imports=list(packed.opset_import), ir_version=packed.ir_version)
-    return bytes(model.SerializeToString())
+    said = {"classes": ensemble.manifest.classes, "members": [{"name": member, "file": f"{member}.onnx"}]}
+    inputs = [spec.model_dump(exclude_none=True) for spec in ensemble.manifest.inputs]
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / f"alone_{member}" / "1"
+        folder.mkdir(parents=True)
+        (folder / f"{member}.onnx").write_bytes(model.SerializeToString())
+        (folder / "ensemble.toml").write_text(tomli_w.dumps({**said, "inputs": inputs}))
+        return load_version(folder)
 
 
-def _in_turn(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+async def _in_turn(
+    calls: Mapping[str, Callable[[], Awaitable[object]]], what: str, *, rounds: int = ROUNDS
+) -> dict[str, float]:
     """The median of each, in microseconds."""
     took: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
+    for _ in track(range(rounds), description=what, transient=True):
         for name, call in calls.items():
             began = time.perf_counter()
-            call()
+            await call()
             took[name].append(time.perf_counter() - began)
-    return {name: round(1e6 * float(np.median(times)), 1) for name, times in took.items()}
+    return {name: round(1e6 * float(np.median(times[5:])), 1) for name, times in took.items()}
 
 
 def _pixels(n: int, seed: int = 0) -> NDArray[np.float32]:

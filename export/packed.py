@@ -2,13 +2,14 @@
 
     inputs (n, *shape) ─┬─ If members[0]: member 0 ─┐
                         ├─ If members[1]: member 1 ─┼─ member_probabilities (n_members, n, n_classes)
-                        └─ …                        ┘      └─ × weights, ÷ their sum ─ probabilities (n, n_classes)
+                        └─ …                        ┘
+    If mean: member_probabilities × weights, ÷ their sum ─ probabilities (n, n_classes)
 
     member_probabilities, answers (n_members, k, n_classes) ─ If stack ─ final estimator ─ stacked (n + k, n_classes)
 
 `members` (booleans, all true) and `weights` (float32, all ones) are inputs with defaults, so that a host that knows
 nothing of Committee feeds rows and reads `probabilities`, the plain average. A member whose gate is shut costs nothing,
-answers zeros and has no part in the mean.
+answers zeros and has no part in the mean. Where `mean` is false, `probabilities` has no rows and costs nothing.
 
 Where there is a final estimator, so are `answers` (no rows) and `stack` (true): such a host reads in `stacked` what the
 estimator makes of its rows. The server, which has the members' answers already, feeds them as `answers`, and no rows.
@@ -28,14 +29,14 @@ from export.convert import ELEMENTS, OUTPUT
 from export.errors import PackingError
 from export.graph import IR_VERSION, OPSETS, rename
 from server.fusion import fuse
-from server.manifest import ANSWERS_INPUT, GATES_INPUT, STACK_INPUT, InputSpec
+from server.manifest import ANSWERS_INPUT, GATES_INPUT, MEAN_INPUT, STACK_INPUT, InputSpec
 from server.rows import Rows, split_rows
 from server.session import Session
 
 MEMBER_PROBABILITIES = "member_probabilities"
 WEIGHTS_INPUT = "weights"
 STACKED = "stacked"
-OPTIONAL_INPUTS = frozenset({GATES_INPUT, WEIGHTS_INPUT, ANSWERS_INPUT, STACK_INPUT})
+OPTIONAL_INPUTS = frozenset({GATES_INPUT, WEIGHTS_INPUT, MEAN_INPUT, ANSWERS_INPUT, STACK_INPUT})
 MEAN_TOLERANCE = 1e-6
 """How far the graph's own weighted mean may lie from the server's, which adds in another order; and what its final
 estimator answers from what it answers apart, where rows are multiplied in other batches."""
@@ -59,19 +60,20 @@ def pack_graphs(
         WEIGHTS_INPUT: np.ones(n_members, dtype=np.float32),
         "/one": np.array([1], dtype=np.int64),
         "/n_classes": np.array([n_classes], dtype=np.int64),
-        **{f"/gate_{index}": np.array(index, dtype=np.int64) for index in range(n_members)},
         "/axes_of_a_weight": np.array([1, 2], dtype=np.int64),
+        MEAN_INPUT: np.ones(1, dtype=np.bool_),
+        "/no_rows": np.array([0, n_classes], dtype=np.int64),
         "/axis_of_members": np.array([0], dtype=np.int64),
     }
     nodes = [
         helper.make_node("Shape", [inputs[0].name], ["/n_rows"], start=0, end=1),
         helper.make_node("Concat", ["/one", "/n_rows", "/n_classes"], ["/shut_shape"], axis=0),
     ]
-    for index, (name, model) in enumerate(members.items()):
-        nodes.append(helper.make_node("Gather", [GATES_INPUT, f"/gate_{index}"], [f"{name}/gate"]))
-        nodes.append(_gated(name, model))
+    gates = [f"{name}/gate" for name in members]
+    nodes.append(helper.make_node("Split", [GATES_INPUT], gates, axis=0, num_outputs=n_members))
+    nodes += [_gated(name, model) for name, model in members.items()]
     nodes.append(helper.make_node("Concat", [f"{name}/gated" for name in members], [MEMBER_PROBABILITIES], axis=0))
-    nodes += _weighted_mean()
+    nodes.append(_weighted_mean())
     stacking = _NOTHING if final_estimator is None else _stacking(final_estimator, n_members, n_classes)
     nodes += stacking.nodes
     constants |= stacking.constants
@@ -82,11 +84,12 @@ def pack_graphs(
             *(helper.make_tensor_value_info(spec.name, ELEMENTS[spec.datatype], ["n", *spec.shape]) for spec in inputs),
             helper.make_tensor_value_info(GATES_INPUT, TensorProto.BOOL, [n_members]),
             helper.make_tensor_value_info(WEIGHTS_INPUT, TensorProto.FLOAT, [n_members]),
+            helper.make_tensor_value_info(MEAN_INPUT, TensorProto.BOOL, [1]),
             *stacking.inputs,
         ],
         [
             helper.make_tensor_value_info(MEMBER_PROBABILITIES, TensorProto.FLOAT, [n_members, "n", n_classes]),
-            helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", n_classes]),
+            helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n_mean", n_classes]),
             *stacking.outputs,
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -109,7 +112,10 @@ def check_packed(
     everyone = list(range(len(members)))
     for chosen in [everyone, *([index] for index in everyone), everyone[::2]]:
         gates = np.isin(everyone, chosen)
-        (together,) = session.run([MEMBER_PROBABILITIES], {**feeds, GATES_INPUT: gates})
+        asked = {**feeds, GATES_INPUT: gates, MEAN_INPUT: np.zeros(1, dtype=np.bool_)}
+        together, no_mean = session.run([MEMBER_PROBABILITIES, OUTPUT], asked)
+        if len(no_mean):
+            raise PackingError(f"packed graph: expected no rows of {OUTPUT} where {MEAN_INPUT} is false, got some")
         expected = np.where(gates[:, None, None], apart, np.float32(0))
         if not np.array_equal(together, expected):
             off = np.abs(together - expected).max(axis=(1, 2))
@@ -148,16 +154,21 @@ def _prefixed(name: str, model: ModelProto) -> GraphProto:
     return graph
 
 
-def _weighted_mean() -> Sequence[NodeProto]:
-    return [
+def _weighted_mean() -> NodeProto:
+    """`If mean` → `probabilities`: their mean, or no rows, which the server asks for: it fuses by itself."""
+    mean = [
         helper.make_node("Cast", [GATES_INPUT], ["/open_gates"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [WEIGHTS_INPUT, "/open_gates"], ["/open_weights"]),
         helper.make_node("ReduceSum", ["/open_weights"], ["/total_weight"], keepdims=1),
         helper.make_node("Div", ["/open_weights", "/total_weight"], ["/shares"]),
         helper.make_node("Unsqueeze", ["/shares", "/axes_of_a_weight"], ["/shares_of_rows"]),
         helper.make_node("Mul", [MEMBER_PROBABILITIES, "/shares_of_rows"], ["/parts"]),
-        helper.make_node("ReduceSum", ["/parts", "/axis_of_members"], [OUTPUT], keepdims=0),
+        helper.make_node("ReduceSum", ["/parts", "/axis_of_members"], ["/mean/mean"], keepdims=0),
     ]
+    none = helper.make_node("ConstantOfShape", ["/no_rows"], ["/mean/none"])
+    then_branch = helper.make_graph(mean, "/mean/then", [], [helper.make_empty_tensor_value_info("/mean/mean")])
+    else_branch = helper.make_graph([none], "/mean/else", [], [helper.make_empty_tensor_value_info("/mean/none")])
+    return helper.make_node("If", [MEAN_INPUT], [OUTPUT], then_branch=then_branch, else_branch=else_branch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +198,14 @@ def _stacking(model: ModelProto, n_members: int, n_classes: int) -> _Part:
     (output,) = (value.name for value in then_branch.output)
     del then_branch.input[:], then_branch.output[:], then_branch.value_info[:]
     then_branch.output.append(helper.make_empty_tensor_value_info(output))
-    none = helper.make_node("ConstantOfShape", ["/stack/no_rows"], ["/stack/none"])
+    none = helper.make_node("ConstantOfShape", ["/no_rows"], ["/stack/none"])
     else_branch = helper.make_graph([none], "/stack/else", [], [helper.make_empty_tensor_value_info("/stack/none")])
     branches = {"then_branch": then_branch, "else_branch": else_branch}
     return _Part(
-        [
-            helper.make_node("Gather", [STACK_INPUT, "/gate_0"], ["/stack/gate"]),
-            helper.make_node("If", ["/stack/gate"], [STACKED], name="/stack", **branches),
-        ],
+        [helper.make_node("If", [STACK_INPUT], [STACKED], name="/stack", **branches)],
         {
             ANSWERS_INPUT: np.zeros((n_members, 0, n_classes), dtype=np.float32),
             STACK_INPUT: np.ones(1, dtype=np.bool_),
-            "/stack/no_rows": np.array([0, n_classes], dtype=np.int64),
         },
         [
             helper.make_tensor_value_info(ANSWERS_INPUT, TensorProto.FLOAT, [n_members, "n_answers", n_classes]),

@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 
 from server.errors import InvalidRepository
-from server.manifest import ANSWERS_INPUT, GATES_INPUT, STACK_INPUT, FinalEstimatorSpec, InputSpec, Manifest, MemberSpec
+from server.manifest import (
+    ANSWERS_INPUT,
+    GATES_INPUT,
+    MEAN_INPUT,
+    STACK_INPUT,
+    FinalEstimatorSpec,
+    InputSpec,
+    Manifest,
+    MemberSpec,
+)
 from server.session import TYPES, Session, TensorSpec, shown_shape
 
-PACKED_INPUTS = frozenset({GATES_INPUT, ANSWERS_INPUT, STACK_INPUT})
+PACKED_INPUTS = frozenset({GATES_INPUT, ANSWERS_INPUT, STACK_INPUT, MEAN_INPUT})
 
 
 def n_gates(session: Session) -> int:

@@ -16,6 +16,7 @@ from server.fusion import BY_TASK, CASCADE, STACKING
 from server.manifest import (
     ANSWERS_INPUT,
     GATES_INPUT,
+    MEAN_INPUT,
     REPORT_FILE,
     STACK_INPUT,
     CascadeSpec,
@@ -187,8 +188,9 @@ class FinalEstimator:
                 self._feeds[tensor.name] = np.empty((0, *tensor.shape), dtype=ELEMENTS[tensor.datatype])
         if GATES_INPUT in session.inputs.keys() | session.optional_inputs.keys():
             self._feeds[GATES_INPUT] = np.zeros(n_gates(session), dtype=np.bool_)
-        if STACK_INPUT in session.inputs.keys() | session.optional_inputs.keys():
-            self._feeds[STACK_INPUT] = np.ones(1, dtype=np.bool_)
+        for switch, on in ((STACK_INPUT, True), (MEAN_INPUT, False)):
+            if switch in session.inputs.keys() | session.optional_inputs.keys():
+                self._feeds[switch] = np.array([on])
 
     def __call__(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
         """From `(n_members, n, n_outputs)` to `(n, n_outputs)`. Raises MemberFailed, also over what is no answer."""
@@ -217,7 +219,8 @@ class _Graph:
             spec.name: tensor for tensor, spec in pair_inputs(manifest.inputs, session, gated=gated).items()
         }
         self._n_gates = n_gates(session) if gated else None
-        self._shut = {STACK_INPUT: np.zeros(1, dtype=np.bool_)} if STACK_INPUT in session.optional_inputs else {}
+        switches = session.optional_inputs.keys() & {STACK_INPUT, MEAN_INPUT}
+        self._shut = dict.fromkeys(switches, np.zeros(1, dtype=np.bool_))
         self._what = "probabilities" if manifest.task == "classification" else "values"
         self._route = lru_cache(ROUTES)(self._find_route)
 
@@ -230,11 +233,12 @@ class _Graph:
         feeds.update(route.feeds)
         expected = answer.shape[1:] if self._n_gates is None else (self._n_gates, *answer.shape[1:])
         outputs = self._session.run(route.outputs, feeds, stop)
-        for moves, output in zip(route.moves, outputs, strict=True):
+        for name, moves, output in zip(route.outputs, route.moves, outputs, strict=True):
             if output.shape != expected:
-                name = next(spec.name for spec in route.members if spec.output == route.outputs[0])
+                member = next(spec.name for spec in route.members if spec.output == name)
                 raise MemberFailed(
-                    f"{self._session.where}: member {name!r}: expected {self._what} of shape {expected}, got {output.shape}"
+                    f"{self._session.where}: member {member!r}: expected {self._what} of shape {expected}, "
+                    f"got {output.shape}"
                 )
             for place, gate in moves:
                 answer[place] = output if gate is None else output[gate]

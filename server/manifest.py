@@ -16,14 +16,12 @@ GATES_INPUT = "members"
 """The boolean input `(n_members,)` of a packed graph: which members are to run."""
 ANSWERS_INPUT = "answers"
 """The input `(n_members, n, n_classes)` of a final estimator: what the members have answered."""
-STACK_INPUT = "stack"
-"""The boolean input `(1,)` of a packed graph: whether its final estimator is to run."""
+STACK_INPUT, MEAN_INPUT = "/stack", "/mean"
+"""The boolean inputs `(1,)` of a packed graph: whether its final estimator is to run, and whether it is to average."""
 
 REPLAY_TOLERANCE = 1e-4
 """How far a replayed test vector may lie from the recorded probability: processors differ in their last digits."""
-RESERVED_INPUTS = frozenset(
-    {GATES_INPUT, ANSWERS_INPUT, STACK_INPUT, "weights", "member_probabilities", "probabilities", "stacked"}
-)
+RESERVED_INPUTS = frozenset({GATES_INPUT, ANSWERS_INPUT, "weights", "member_probabilities", "probabilities", "stacked"})
 """Names that tensors of a packed graph, or arrays of the test vectors, have already."""
 
 

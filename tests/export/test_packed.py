@@ -9,7 +9,7 @@ from export.graph import rename
 from export.packed import MEMBER_PROBABILITIES, STACKED, WEIGHTS_INPUT, check_packed, pack_graphs
 from export.stacking import fit_stacking
 from server.fusion import fuse
-from server.manifest import ANSWERS_INPUT, GATES_INPUT, STACK_INPUT, InputSpec
+from server.manifest import ANSWERS_INPUT, GATES_INPUT, MEAN_INPUT, STACK_INPUT, InputSpec
 from server.session import Session
 from tests import tiny
 
@@ -141,7 +141,7 @@ def _apart(estimator: ModelProto, n_rows: int) -> NDArray[np.float32]:
 
 def test_without_a_final_estimator_the_graph_has_nothing_of_one(packed: ModelProto) -> None:
     session = _session(packed)
-    assert set(session.optional_inputs) == {GATES_INPUT, WEIGHTS_INPUT}
+    assert set(session.optional_inputs) == {GATES_INPUT, WEIGHTS_INPUT, MEAN_INPUT}
     assert set(session.outputs) == {MEMBER_PROBABILITIES, "probabilities"}
 
 
@@ -196,7 +196,7 @@ def test_the_proof_finds_a_graph_that_stacks_though_it_is_told_not_to(
     then, otherwise = sorted(gate.attribute, key=lambda attribute: attribute.name, reverse=True)
     otherwise.g.CopyFrom(then.g)
     rename(otherwise.g, lambda name: name.replace("/stack/", "/again/") if name in _made_in(then.g) else name)
-    with pytest.raises(PackingError, match="expected no rows of stacked where stack is false, got 32"):
+    with pytest.raises(PackingError, match="expected no rows of stacked where /stack is false, got 32"):
         check_packed(stacking, members, tiny.rows(32), estimator)
 
 

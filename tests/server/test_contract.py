@@ -70,7 +70,7 @@ def check(graph: Session, said: Manifest) -> None:
         session(ANSWERS, outputs=[("stacked", FLOAT, ["n", "c"])]),
         # Of the same graph as the members: it is given no rows, and shut gates.
         session(ANSWERS, X),
-        session(ANSWERS, X, ("members", BOOL, [3]), ("stack", BOOL, [1])),
+        session(ANSWERS, X, ("members", BOOL, [3]), ("/stack", BOOL, [1])),
         session(X, ANSWERS, defaults={"answers": np.zeros((3, 0, 3), dtype=np.float32)}),
     ],
     ids=["plain", "label", "open answers", "open classes", "rows", "packed", "default"],
@@ -209,7 +209,7 @@ def spec(name: str) -> InputSpec:
         (session(X, ("members", BOOL, [2])), ["features"], True, {"X": "features"}),
         (session(X, ("members", BOOL, [2])), ["features"], False, {}),
         # Neither the answers nor the switch of a final estimator are rows.
-        (session(X, ANSWERS, ("members", BOOL, [2]), ("stack", BOOL, [1])), ["features"], True, {"X": "features"}),
+        (session(X, ANSWERS, ("members", BOOL, [2]), ("/stack", BOOL, [1])), ["features"], True, {"X": "features"}),
         (session(X, ("Y", FLOAT, ["n", 4])), ["Y", "Z"], False, {"Y": "Y"}),
         (session(X), ["Y", "Z"], False, {}),
         (session(X), ["X", "Z"], False, {"X": "X"}),

@@ -506,16 +506,16 @@ def test_the_final_estimator_does_not_run_with_the_members_nor_they_with_it() ->
         [
             helper.make_node("Slice", ["X", "from", "to", "axis"], ["three"]),
             helper.make_node("Unsqueeze", ["three", "from"], ["one"]),
-            helper.make_node("Where", ["stack", "nan", "one"], ["member_probabilities"]),
+            helper.make_node("Where", ["/stack", "nan", "one"], ["member_probabilities"]),
             helper.make_node("Gather", ["answers", "first"], ["picked"], axis=0),
-            helper.make_node("Where", ["stack", "picked", "nan"], ["switched"]),
+            helper.make_node("Where", ["/stack", "picked", "nan"], ["switched"]),
             helper.make_node("Where", ["members", "nan", "switched"], ["stacked"]),
         ],
         [
             helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4]),
             helper.make_tensor_value_info("members", TensorProto.BOOL, [1]),
             helper.make_tensor_value_info("answers", TensorProto.FLOAT, [1, "m", 3]),
-            helper.make_tensor_value_info("stack", TensorProto.BOOL, [1]),
+            helper.make_tensor_value_info("/stack", TensorProto.BOOL, [1]),
         ],
         [
             helper.make_tensor_value_info("member_probabilities", TensorProto.FLOAT, [1, "n", 3]),
@@ -528,7 +528,7 @@ def test_the_final_estimator_does_not_run_with_the_members_nor_they_with_it() ->
             "nan": np.array(NAN, dtype=np.float32),
             "first": np.array(0),
             "answers": np.zeros((1, 0, 3), dtype=np.float32),
-            "stack": np.ones(1, dtype=np.bool_),
+            "/stack": np.ones(1, dtype=np.bool_),
             "members": np.ones(1, dtype=np.bool_),
         },
     )
