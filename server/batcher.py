@@ -1,7 +1,7 @@
 """Continuous batching: what has come while one batch runs makes the next. Knows neither ONNX nor HTTP.
 
-Nothing waits on a timer for company: with nothing in front of it a request starts at once. Requests of one key share a
-batch; the key that has waited longest goes next.
+Nothing waits on a timer for company: with nothing in front of it a request starts as soon as the loop has gone round.
+Requests of one key share a batch; the key that has waited longest goes next.
 """
 
 import asyncio
@@ -54,13 +54,14 @@ class Batcher(Generic[K, R]):
         self._max_rows = max_rows
         self._queues: OrderedDict[K, deque[Item[R]]] = OrderedDict()
         self._busy = False
+        self._scheduled = False
 
     async def submit(self, key: K, rows: Rows, until: float) -> Item[R]:
         """Returns once the batch that they are in wakes the item, or its time is over."""
         item: Item[R] = Item(rows, until)
         self._queues.setdefault(key, deque()).append(item)
         if not self._busy:
-            self._next()
+            self._schedule()
         timer = None if until == np.inf else asyncio.get_running_loop().call_at(until, item.wake)
         try:
             await item.done
@@ -75,7 +76,14 @@ class Batcher(Generic[K, R]):
     def idle(self) -> bool:
         return not self._busy and not self._queues
 
+    def _schedule(self) -> None:
+        """Once the loop has gone round: what else has come by then goes along."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._next)
+
     def _next(self) -> None:
+        self._scheduled = False
         while self._queues and not self._busy:
             key, items = self._take()
             if items:
@@ -113,4 +121,5 @@ class Batcher(Generic[K, R]):
 
     def _release(self) -> None:
         self._busy = False
-        self._next()
+        if self._queues:
+            self._schedule()

@@ -22,7 +22,8 @@ from server.prediction import Prediction, Reason
 from server.proof import made_rows
 from server.repository import Repository
 from server.rows import Rows
-from server.run import Run, Watch
+from server.run import Run, Watch, Way
+from server.watchdog import Watchdog
 
 BATCH = 64
 """The most rows of several requests that run together: larger batches are hardly faster."""
@@ -53,7 +54,7 @@ class _Key:
 
     ensemble: Ensemble
     members: tuple[int, ...]
-    apart: bool
+    way: Way
 
 
 class Engine:
@@ -71,6 +72,7 @@ class Engine:
         self.stuck = False
         """Whether a thread is lost to a call that does not end: the process should be replaced."""
         self._limits = limits
+        self._watchdog = Watchdog()
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
         self._batcher: Batcher[_Key, Run] = Batcher(self._begin, max_rows=BATCH)
         self._watches = {ensemble: self._watch(ensemble) for ensemble in repository.ensembles()}
@@ -99,7 +101,7 @@ class Engine:
         steps = predicting(ensemble, plan, len(rows))
         step: Ask | Prediction = next(steps)
         while isinstance(step, Ask):
-            answered = await self._ask(ensemble, step, rows, until)
+            answered = await self._ask(ensemble, step, rows, until, hurried=options.deadline_ms is not None)
             step = await self._go_on(steps, answered)
         self._count(step, len(rows))
         return step
@@ -129,10 +131,11 @@ class Engine:
         while not self._batcher.idle or self._running:
             await asyncio.sleep(0.005)
         self._pool.shutdown(wait=not self.stuck)
+        self._watchdog.close()
 
     # ---- One stage --------------------------------------------------------------------------------------------------
 
-    async def _ask(self, ensemble: Ensemble, ask: Ask, rows: Rows, until: float) -> Answered:
+    async def _ask(self, ensemble: Ensemble, ask: Ask, rows: Rows, until: float, *, hurried: bool) -> Answered:
         """What the members answer in time."""
         wanted = rows if ask.rows is None else rows[ask.rows]
         watch = self._watches[ensemble]
@@ -144,8 +147,10 @@ class Engine:
         nothing = np.empty((0, len(wanted), len(ensemble.manifest.outputs)), dtype=np.float32)
         if not members:
             return self._counted(ensemble, Answered((), nothing, missing))
-        apart = until - now < ROOM * watch.costs.estimate(members, len(wanted))
-        item = await self._batcher.submit(_Key(ensemble, members, apart), wanted, until)
+        way: Way = "together" if hurried else "inline"
+        if until - now < ROOM * watch.costs.estimate(members, len(wanted)):
+            way = "apart"
+        item = await self._batcher.submit(_Key(ensemble, members, way), wanted, until)
         if item.run is None:
             missing.update(dict.fromkeys(members, "deadline"))
             return self._counted(ensemble, Answered((), nothing, missing))
@@ -164,13 +169,14 @@ class Engine:
             key.members,
             rows,
             items,
-            apart=key.apart,
+            way=key.way,
             watch=self._watches[key.ensemble],
             pool=self._pool,
             release=release,
             on_end=self._running.discard,
         )
-        self._running.add(run)
+        if not run.ended:
+            self._running.add(run)
         return run
 
     async def _go_on(self, steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:
@@ -193,6 +199,7 @@ class Engine:
             ],
             on_failure=partial(self._on_failure, ensemble),
             on_stuck=self._on_stuck,
+            watchdog=self._watchdog,
         )
 
     def _on_circuit(self, ensemble: Ensemble, member: str, state: State) -> None:

@@ -1,15 +1,16 @@
 """A batch on its way through the members of an ensemble, where one that fails, hangs or is late costs only itself.
 
-Members run together, in one call, as long as that is safe: it is the cheapest. They run one by one, each in a thread
-of its own, where a deadline is too near to lose all answers with the slowest, where a call together has failed or is
-overdue, and where a member has failed or was late the last time. Everything here happens in the event loop's thread;
-only the graphs run in others.
+Members run together, in one call, as long as that is safe: it is the cheapest. If it is very cheap it runs in the event
+loop's thread, else, and where a request has a deadline of its own, in another. They run one by one, each in a thread of
+its own, where a deadline is too near to lose all answers with the slowest, where a call together has failed or is
+overdue, and where a member has failed or was late the last time.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,21 @@ from server.ensemble import Ensemble
 from server.errors import MemberFailed, first_line
 from server.prediction import Reason
 from server.rows import Rows
+from server.watchdog import Watchdog
 
 FACTOR, SECONDS = 10, 0.25
 """A call that takes so many times its measured cost, and so much longer, hangs."""
 EARLY_FACTOR, EARLY_SECONDS = 3, 0.01
 """Members that run one by one do not wait so long for each other: the next one starts beside."""
+INLINE_SECONDS = 0.002
+"""A batch that costs less runs in the event loop's own thread, which can do nothing else meanwhile."""
 STUCK_SECONDS = 5.0
 """A call that has not ended so long after it was stopped will never: its thread is lost."""
+
+
+Way = Literal["inline", "together", "apart"]
+"""How the members of a batch run, if none has given cause for doubt: in one call, here if it is cheap or in any case in
+a thread that can be left alone; or one by one."""
 
 
 @dataclass(slots=True)
@@ -40,6 +49,7 @@ class Watch:
     on_failure: Callable[[int, Reason, str], None]
     """Told the member, the reason and its words, when it has answered until now."""
     on_stuck: Callable[[], None]
+    watchdog: Watchdog
     hanging: set[int] = field(default_factory=set)
     """Members of which a call is overdue."""
 
@@ -57,7 +67,7 @@ class Run:
         rows: Rows,
         items: Sequence[Item["Run"]],
         *,
-        apart: bool,
+        way: Way,
         watch: Watch,
         pool: ThreadPoolExecutor,
         release: Callable[[], None],
@@ -79,8 +89,11 @@ class Run:
         self._reasons: dict[int, Reason] = {}
         self._raised_over: set[tuple[int, int]] = set()
         """Members, and where the rows of a request begin that they raise over."""
-        if apart or any(watch.breakers[member].suspect for member in members):
+        self.ended = False
+        if way == "apart" or any(watch.breakers[member].suspect for member in members):
             self._go_apart(members)
+        elif way == "inline" and self._cost(members) < INLINE_SECONDS:
+            self._go_inline()
         else:
             self._go_together()
 
@@ -95,7 +108,20 @@ class Run:
             for call in self._calls:
                 self._stop(call)
 
-    # ---- Together: the usual way, without a task of its own ---------------------------------------------------------
+    # ---- Together: the usual ways, without a task of their own -----------------------------------------------------
+
+    def _go_inline(self) -> None:
+        """Here and now: for what is cheap, another thread would cost more than the members."""
+        try:
+            with self._watch.watchdog.guarding(self._patience(self.members)) as stop:
+                answers, valid = self._ensemble.ask(self._rows, self.members, stop)
+        except MemberFailed:
+            self._go_apart(self.members)
+        except Exception as exc:  # whatever it is, those who wait must hear of it
+            self._end(exc)
+        else:
+            self._store(self.members, answers, valid)
+            self._end(None)
 
     def _go_together(self) -> None:
         half = (self._first_until - self._loop.time()) / 2  # leaves the other half for them to run one by one
@@ -114,7 +140,7 @@ class Run:
             self._go_apart(self.members)
             return
         if call.error is None:
-            self._store(call)
+            self._store(call.members, *call.result())
         self._end(call.error)
 
     def _overdue(self, call: Call) -> None:
@@ -178,7 +204,7 @@ class Run:
             self._watch.hanging.discard(member)
         hung = self._loop.time() - call.began >= self._patience(call.members)
         if not isinstance(call.error, MemberFailed):
-            self._store(call)
+            self._store(call.members, *call.result())
         elif not call.stopped:
             await self._raised(member, call.error)
         elif hung:
@@ -230,17 +256,17 @@ class Run:
             if fault is not None and not item.done.done():
                 item.done.set_exception(fault)
             item.wake()
+        self.ended = True
         self._release()
         self._on_end(self)
 
     # ---- Answers ----------------------------------------------------------------------------------------------------
 
-    def _store(self, call: Call) -> None:
-        answers, valid = call.result()
-        if call.members == self.members:
+    def _store(self, members: tuple[int, ...], answers: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        if members == self.members:
             self.answers, self.valid = answers, valid
-        for place, member in enumerate(call.members):
-            if call.members != self.members:
+        for place, member in enumerate(members):
+            if members != self.members:
                 self._put(member, slice(None), answers[place : place + 1], valid[place : place + 1])
             if valid[place].all():
                 self._watch.breakers[member].answered()

@@ -84,7 +84,9 @@ def test_with_nothing_in_front_of_it_a_request_starts_at_once() -> None:
 
 def test_what_comes_while_a_batch_runs_makes_the_next() -> None:
     async def test(bench: Bench) -> None:
-        tasks = [bench.submit(n) for n in (1, 2, 3, 2)]
+        tasks = [bench.submit(1)]
+        await settle()
+        tasks += [bench.submit(n) for n in (2, 3, 2)]
         await settle()
         assert bench.sizes == [1]
         bench.batches[0].end()
@@ -100,10 +102,22 @@ def test_what_comes_while_a_batch_runs_makes_the_next() -> None:
     run(test)
 
 
+def test_what_comes_in_one_round_of_the_loop_starts_together() -> None:
+    async def test(bench: Bench) -> None:
+        tasks = [bench.submit(n) for n in (1, 2, 3)]
+        await settle()
+        assert bench.sizes == [6]
+        bench.batches[0].end()
+        await asyncio.gather(*tasks)
+
+    run(test)
+
+
 def test_a_batch_has_no_more_rows_than_it_may_but_for_a_request_that_has_more_alone() -> None:
     async def test(bench: Bench) -> None:
-        tasks = [bench.submit(n) for n in (1, 5, 4, 20, 8, 1)]
+        tasks = [bench.submit(1)]
         await settle()
+        tasks += [bench.submit(n) for n in (5, 4, 20, 8, 1)]
         for _ in range(5):
             bench.batches[-1].end()
             await settle()
@@ -116,8 +130,9 @@ def test_a_batch_has_no_more_rows_than_it_may_but_for_a_request_that_has_more_al
 
 def test_requests_of_different_keys_share_no_batch_and_take_turns() -> None:
     async def test(bench: Bench) -> None:
-        tasks = [bench.submit(4, key) for key in "aaaaabab"]
+        tasks = [bench.submit(4, "a")]
         await settle()
+        tasks += [bench.submit(4, key) for key in "aaaabab"]
         for _ in range(4):
             bench.batches[-1].end()
             await settle()
@@ -136,7 +151,9 @@ def test_requests_of_different_keys_share_no_batch_and_take_turns() -> None:
 
 def test_whoever_gives_up_in_the_queue_never_runs() -> None:
     async def test(bench: Bench) -> None:
-        tasks = [bench.submit() for _ in range(4)]
+        tasks = [bench.submit()]
+        await settle()
+        tasks += [bench.submit() for _ in range(3)]
         await settle()
         tasks[1].cancel()
         tasks[3].cancel()
@@ -154,7 +171,9 @@ def test_whoever_gives_up_in_the_queue_never_runs() -> None:
 
 def test_if_all_give_up_the_queue_is_empty_again() -> None:
     async def test(bench: Bench) -> None:
-        tasks = [bench.submit(key=key) for key in "abc"]
+        tasks = [bench.submit()]
+        await settle()
+        tasks += [bench.submit(key=key) for key in "bc"]
         await settle()
         for task in tasks[1:]:
             task.cancel()
@@ -192,7 +211,9 @@ def test_whose_time_is_over_in_a_batch_leaves_it() -> None:
 
 def test_everyone_leaves_a_batch_once_answered_or_not() -> None:
     async def test(bench: Bench) -> None:
-        tasks = [bench.submit() for _ in range(4)]
+        tasks = [bench.submit()]
+        await settle()
+        tasks += [bench.submit() for _ in range(3)]
         await settle()
         bench.batches[0].end()
         await settle()

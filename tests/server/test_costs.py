@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from server import costs
 from server.costs import Costs, measure
@@ -31,7 +32,7 @@ def test_costs_are_those_of_the_members_apart_on_one_row_and_on_a_batch(
     asked: list[tuple[int, tuple[int, ...]]] = []
     answer = ensemble.ask
 
-    def ask(rows: tiny.NDArray[np.float32], members: tuple[int, ...]) -> object:
+    def ask(rows: NDArray[np.float32], members: tuple[int, ...]) -> object:
         asked.append((len(rows), members))
         return answer(rows, members)
 

@@ -115,6 +115,7 @@ def test_uncertainty_is_measured_if_asked_for(engine: Engine, ensemble: Ensemble
     prediction = infer(engine, ensemble, x, strategy="weighted", uncertainty=True)
     expected = uncertainty.measure(prediction.member_probabilities, prediction.plan.weights, prediction.fused)
     assert prediction.uncertainty is not None
+    assert isinstance(prediction.uncertainty, uncertainty.Uncertainty)
     assert_allclose(prediction.uncertainty.entropy, expected.entropy)
     assert_allclose(prediction.uncertainty.mutual_information, expected.mutual_information)
     assert_allclose(prediction.uncertainty.disagreement, expected.disagreement)

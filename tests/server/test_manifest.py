@@ -488,9 +488,7 @@ def test_an_inputs_name_is_one_line_and_no_path(name: str) -> None:
     assert refusal(tomli_w.dumps(document).encode()).startswith("inputs[0].name: String should match pattern")
 
 
-@pytest.mark.parametrize(
-    "name", ["members", "weights", "probabilities", "member_probabilities", "answers", "stacked"]
-)
+@pytest.mark.parametrize("name", ["members", "weights", "probabilities", "member_probabilities", "answers", "stacked"])
 def test_an_input_cannot_have_the_name_of_a_tensor_of_packed_graphs(name: str) -> None:
     document = {**contents(), "inputs": [{"name": name, "shape": [1]}]}
     assert refusal(tomli_w.dumps(document).encode()).startswith("inputs[0].name: Value error, expected a name other ")

@@ -111,6 +111,41 @@ def test_a_member_that_hangs_costs_no_thread_however_often(ensemble: Ensemble) -
     serve(ensemble, test)
 
 
+def test_what_is_cheap_and_in_no_hurry_runs_in_the_loops_thread_and_nothing_else_does(ensemble: Ensemble) -> None:
+    asked: list[str] = []
+    answer = ensemble.ask
+
+    def ask_and_tell(*given: Any) -> Any:
+        asked.append(threading.current_thread().name)
+        return answer(*given)
+
+    async def test(engine: Engine) -> None:
+        costs = engine._watches[ensemble].costs
+        costs.call[:], costs.row[:] = 1e-6, 1e-4
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ensemble, "ask", ask_and_tell)
+            await ask(engine, faulty.rows(1))
+            await ask(engine, faulty.rows(1), deadline_ms=20_000)
+            await ask(engine, faulty.rows(60))
+        here = threading.current_thread().name
+        assert [name == here for name in asked] == [True, False, False]
+
+    serve(ensemble, test)
+
+
+def test_a_member_that_hangs_in_the_loops_thread_holds_it_up_only_for_a_while(ensemble: Ensemble) -> None:
+    async def test(engine: Engine) -> None:
+        engine._watches[ensemble].costs.call[:] = 1e-6
+        bad = asyncio.create_task(ask(engine, faulty.rows(1, faulty.HANG)))
+        await asyncio.sleep(0)
+        x = faulty.rows(2)
+        assert (await ask(engine, x, members=OTHERS)).missing == {}
+        assert not bad.done()
+        bad.cancel()
+
+    serve(ensemble, test)
+
+
 def test_good_requests_beside_a_hanging_member_are_answered_while_it_hangs(ensemble: Ensemble) -> None:
     async def test(engine: Engine) -> None:
         bad = asyncio.create_task(ask(engine, faulty.rows(1, faulty.HANG), deadline_ms=20_000))
