@@ -151,3 +151,57 @@ def _packed(weights: NDArray[np.float32]) -> bytes:
         [helper.make_tensor_value_info("member_probabilities", TensorProto.FLOAT, [3, "n", 3])],
         constants,
     )
+
+
+def write_deaf(root: Path, *, size: int, name: str = "deaf") -> Path:
+    """A version of three members, the last of which, over a row that says HANG, multiplies matrices of this size.
+
+    That is one node, and a run is stopped only between two: it takes its time.
+    """
+    weights = tiny.coefficients(3)
+    x = tiny.rows(16, seed=1)
+    files = {f"m{k + 1}.onnx": tiny.linear_member(weights[k]) for k in range(2)}
+    files |= {"m3.onnx": _deaf_member(weights[2], size), VECTORS_FILE: tiny.vectors(x, tiny.answers(x, 3))}
+    return tiny.write_version(root, tiny.manifest(3, name=name), files)
+
+
+def _deaf_member(weights: NDArray[np.float32], size: int) -> bytes:
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    slowly = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["square"], ["ones"], value=one),
+            helper.make_node("Add", ["ones", "most"], ["matrix"]),  # of the row: nothing is worked out beforehand
+            helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
+            helper.make_node("ReduceMax", ["product"], ["highest"], keepdims=0),
+            helper.make_node("Mul", ["highest", "zero"], ["slow_zero"]),
+        ],
+        "slowly",
+        [],
+        [helper.make_empty_tensor_value_info("slow_zero")],
+    )
+    at_once = helper.make_graph(
+        [helper.make_node("Identity", ["zero"], ["fast_zero"])],
+        "at_once",
+        [],
+        [helper.make_empty_tensor_value_info("fast_zero")],
+    )
+    return tiny.graph(
+        [
+            helper.make_node("MatMul", ["X", "W"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
+            helper.make_node("Gather", ["X", "last"], ["mood"], axis=1),
+            helper.make_node("ReduceMax", ["mood"], ["most"], keepdims=0),
+            helper.make_node("Equal", ["most", "hang"], ["must_hang"]),
+            helper.make_node("If", ["must_hang"], ["nothing"], then_branch=slowly, else_branch=at_once),
+            helper.make_node("Add", ["softmax", "nothing"], ["probabilities"]),
+        ],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", tiny.N_FEATURES])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        {
+            "W": weights,
+            "last": np.array(tiny.N_FEATURES - 1),
+            "hang": np.array(HANG, dtype=np.float32),
+            "zero": np.array(0.0, dtype=np.float32),
+            "square": np.array([size, size]),
+        },
+    )

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from server import workers
 from server.manifest import MANIFEST_FILE, VECTORS_FILE
 from server.settings import Settings
+from tests import faulty
 from tests.tiny import answers, coefficients, graph, linear_member, rows, vectors, write_ensemble, write_version
 from tests.tiny import manifest as make_manifest
 
@@ -72,12 +73,17 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
-def start(tmp_path: Path, *options: str, **environment: str) -> Server:
+SERVER = ("-m", "server")
+IMPATIENT = "import sys; from server import cli, run; run.STUCK_SECONDS = 0.1; sys.exit(cli.run(sys.argv[1:]))"
+"""A server that gives a call up as soon as it has not ended a tenth of a second after it was stopped."""
+
+
+def start(tmp_path: Path, *options: str, program: Sequence[str] = SERVER, **environment: str) -> Server:
     log = tmp_path / "log"
     defaults = {"COMMITTEE_MODELS": str(tmp_path / "models"), "COMMITTEE_DEFAULT": "tiny"}
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", *options],
+            [sys.executable, *program, *options],
             env={**os.environ, **defaults, **environment},
             stderr=stderr,
             start_new_session=True,
@@ -86,9 +92,9 @@ def start(tmp_path: Path, *options: str, **environment: str) -> Server:
 
 
 @contextmanager
-def running(tmp_path: Path, *options: str, **environment: str) -> Iterator[Server]:
+def running(tmp_path: Path, *options: str, program: Sequence[str] = SERVER, **environment: str) -> Iterator[Server]:
     """A server on a free port, all of whose workers serve."""
-    server = start(tmp_path, *options, "--port", "0", **environment)
+    server = start(tmp_path, *options, "--port", "0", program=program, **environment)
     try:
         until(lambda: server.process.poll() is not None or server.said("^listening on "))
         [listening] = server.said("^listening on ")
@@ -274,6 +280,20 @@ class TestServe:
             [worker] = children(server)
             os.kill(worker, signal.SIGKILL)
             until(lambda: len(server.said("^ready to serve")) == 2)
+            assert server.request("POST", "/predict", BODY)[0] == 200
+            assert server.stop() == 0
+
+    def test_a_worker_that_has_lost_a_thread_is_replaced(self, tmp_path: Path) -> None:
+        """To a call that does not end when it is stopped: the other members answer, and another worker takes over."""
+        faulty.write_deaf(tmp_path / "models", size=5000)
+        deaf = json.dumps({"instances": [[1, 2, 3, faulty.HANG]]}).encode()
+        program = ("-c", IMPATIENT)
+        with running(tmp_path, "--workers", "1", "--default", "deaf", program=program) as server:
+            status, body = server.request("POST", "/predict?deadline_ms=800&quorum=1", deaf)
+            answer = json.loads(body)
+            assert (status, answer["missing"]) == (200, ["m3"])
+            until(lambda: len(server.said("^ready to serve")) == 2)
+            assert server.said("a thread is lost, so this worker ends")
             assert server.request("POST", "/predict", BODY)[0] == 200
             assert server.stop() == 0
 
