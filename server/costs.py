@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from server.ensemble import Ensemble
 from server.rows import Rows
@@ -20,15 +19,14 @@ LONG = 0.1
 class Costs:
     """Seconds, on one core with nothing else to do: a call of member `m` with `n` rows takes `call[m] + n * row[m]`."""
 
-    call: NDArray[np.float64]
-    """`(n_members,)`"""
-    row: NDArray[np.float64]
-    """`(n_members,)`"""
+    call: list[float]
+    """By member."""
+    row: list[float]
+    """By member."""
 
     def estimate(self, members: Sequence[int], n_rows: int) -> float:
         """Of these members together, one after the other."""
-        chosen = list(members)
-        return float(self.call[chosen].sum() + n_rows * self.row[chosen].sum())
+        return sum(self.call[member] + n_rows * self.row[member] for member in members)
 
 
 def measure(ensemble: Ensemble, rows: Rows) -> Costs:
@@ -39,7 +37,7 @@ def measure(ensemble: Ensemble, rows: Rows) -> Costs:
         for part in (batch[:1], batch)
     )
     row = np.maximum(of_batch - of_one, 0) / (BATCH - 1)
-    return Costs(np.maximum(of_one - row, 0), row)
+    return Costs(np.maximum(of_one - row, 0).tolist(), row.tolist())
 
 
 def _seconds(call: Callable[[], object]) -> float:

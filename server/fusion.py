@@ -8,6 +8,7 @@ else (options, documentation, evaluation, metrics) reads the dicts.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -167,9 +168,17 @@ def fuse(
 
 def normalise_weights(weights: NDArray[np.floating] | Sequence[float]) -> NDArray[np.float32]:
     """Scale `(n_members,)` non-negative weights, not all zero, to a sum of 1."""
-    exact: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
+    return _shares(np.asarray(weights, dtype=np.float64).tobytes())
+
+
+@lru_cache(1024)
+def _shares(weights: bytes) -> NDArray[np.float32]:
+    """Remembered, for the same few weights come with every request; so nobody may write to them."""
+    exact = np.frombuffer(weights, dtype=np.float64)
     exact = exact / exact.max()  # so that neither tiny nor huge weights lose their proportions in the sum
-    return np.asarray(exact / exact.sum(), dtype=np.float32)
+    shares: NDArray[np.float32] = np.asarray(exact / exact.sum(), dtype=np.float32)
+    shares.flags.writeable = False
+    return shares
 
 
 def weighted_sum(weights: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:

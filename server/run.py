@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from server.batcher import Item
 from server.breaker import Breaker
 from server.call import Call
-from server.costs import Costs
+from server.costs import BATCH, Costs
 from server.ensemble import Ensemble
 from server.errors import MemberFailed, first_line
 from server.prediction import Reason
@@ -30,7 +30,8 @@ FACTOR, SECONDS = 10, 0.25
 EARLY_FACTOR, EARLY_SECONDS = 3, 0.01
 """Members that run one by one do not wait so long for each other: the next one starts beside."""
 INLINE_SECONDS = 0.002
-"""A batch that costs less runs in the event loop's own thread, which can do nothing else meanwhile."""
+"""A batch that costs less, of no more rows than costs are measured with, runs in the event loop's own thread, which can
+do nothing else meanwhile."""
 STUCK_SECONDS = 5.0
 """A call that has not ended so long after it was stopped will never: its thread is lost."""
 
@@ -90,9 +91,10 @@ class Run:
         self._raised_over: set[tuple[int, int]] = set()
         """Members, and where the rows of a request begin that they raise over."""
         self.ended = False
+        self._all_cost = self._cost(members)
         if way == "apart" or any(watch.breakers[member].suspect for member in members):
             self._go_apart(members)
-        elif way == "inline" and self._cost(members) < INLINE_SECONDS:
+        elif way == "inline" and len(rows) <= BATCH and self._all_cost < INLINE_SECONDS:
             self._go_inline()
         else:
             self._go_together()
@@ -113,7 +115,7 @@ class Run:
     def _go_inline(self) -> None:
         """Here and now: for what is cheap, another thread would cost more than the members."""
         try:
-            with self._watch.watchdog.guarding(self._patience(self.members)) as stop:
+            with self._watch.watchdog.guarding(FACTOR * self._all_cost + SECONDS) as stop:
                 answers, valid = self._ensemble.ask(self._rows, self.members, stop)
         except MemberFailed:
             self._go_apart(self.members)

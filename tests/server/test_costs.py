@@ -15,14 +15,14 @@ from tests import faulty, tiny
     ("members", "n_rows", "seconds"), [((0,), 1, 1.1), ((1,), 10, 4.0), ((0, 1), 10, 6.0), ((), 5, 0)]
 )
 def test_a_call_costs_something_and_every_row_more(members: tuple[int, ...], n_rows: int, seconds: float) -> None:
-    assert Costs(np.array([1.0, 2.0]), np.array([0.1, 0.2])).estimate(members, n_rows) == pytest.approx(seconds)
+    assert Costs([1.0, 2.0], [0.1, 0.2]).estimate(members, n_rows) == pytest.approx(seconds)
 
 
 def test_every_member_is_measured(tmp_path: Path) -> None:
     measured = measure(load_version(tiny.write_packed(tmp_path)), tiny.rows(3))
-    assert measured.call.shape == measured.row.shape == (3,)
-    assert (measured.call > 0).all()
-    assert (measured.row >= 0).all()
+    assert len(measured.call) == len(measured.row) == 3
+    assert min(measured.call) > 0
+    assert min(measured.row) >= 0
 
 
 def test_costs_are_those_of_the_members_apart_on_one_row_and_on_a_batch(

@@ -121,7 +121,7 @@ def test_what_is_cheap_and_in_no_hurry_runs_in_the_loops_thread_and_nothing_else
 
     async def test(engine: Engine) -> None:
         costs = engine._watches[ensemble].costs
-        costs.call[:], costs.row[:] = 1e-6, 1e-4
+        costs.call[:], costs.row[:] = [1e-6] * 3, [1e-4] * 3
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ensemble, "ask", ask_and_tell)
             await ask(engine, faulty.rows(1))
@@ -135,7 +135,7 @@ def test_what_is_cheap_and_in_no_hurry_runs_in_the_loops_thread_and_nothing_else
 
 def test_a_member_that_hangs_in_the_loops_thread_holds_it_up_only_for_a_while(ensemble: Ensemble) -> None:
     async def test(engine: Engine) -> None:
-        engine._watches[ensemble].costs.call[:] = 1e-6
+        engine._watches[ensemble].costs.call[:] = [1e-6] * 3
         bad = asyncio.create_task(ask(engine, faulty.rows(1, faulty.HANG)))
         await asyncio.sleep(0)
         x = faulty.rows(2)
@@ -378,7 +378,7 @@ def test_what_nobody_foresaw_reaches_whoever_waits(tmp_path: Path) -> None:
     vars(broken).update(vars(load_version(faulty.write(tmp_path))))
 
     async def test(engine: Engine) -> None:
-        engine._watches[broken].costs.call[:] = 1.0  # so that a deadline of two seconds is near
+        engine._watches[broken].costs.call[:] = [1.0] * 3  # so that a deadline of two seconds is near
         for options in ({}, {"members": ["m1"]}, {"deadline_ms": 2_000}):
             with pytest.raises(ZeroDivisionError, match="a fault of ours"):
                 await ask(engine, tiny.rows(3), **options)
