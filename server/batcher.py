@@ -29,12 +29,14 @@ R = TypeVar("R", bound=Work)
 class Item(Generic[R]):
     """Rows of one request."""
 
-    __slots__ = ("at", "done", "rows", "run", "until")
+    __slots__ = ("at", "done", "hurried", "rows", "run", "until")
 
-    def __init__(self, rows: Rows, until: float) -> None:
+    def __init__(self, rows: Rows, until: float, *, hurried: bool) -> None:
         self.rows = rows
         self.until = until
         """Of the loop's clock: when it no longer waits."""
+        self.hurried = hurried
+        """Whether it says so itself, or all must end some time."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.run: R | None = None
         """The batch that it is in; None if it never came to be in one."""
@@ -56,9 +58,9 @@ class Batcher(Generic[K, R]):
         self._busy = False
         self._scheduled = False
 
-    async def submit(self, key: K, rows: Rows, until: float) -> Item[R]:
+    async def submit(self, key: K, rows: Rows, until: float, *, hurried: bool = False) -> Item[R]:
         """Returns once the batch that they are in wakes the item, or its time is over."""
-        item: Item[R] = Item(rows, until)
+        item: Item[R] = Item(rows, until, hurried=hurried)
         self._queues.setdefault(key, deque()).append(item)
         if not self._busy:
             self._schedule()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ class Call:
         self.answers: NDArray[np.float32] | None = None
         self.valid: NDArray[np.bool_] | None = None
         self.error: BaseException | None = None
+        self.seconds = 0.0
+        """That it took, once it is done."""
         self._loop = asyncio.get_running_loop()
         self._stop = Stop()
         self._ended: asyncio.Future[None] | None = None
@@ -58,10 +61,12 @@ class Call:
         return self.answers, self.valid
 
     def _run(self, ensemble: Ensemble, rows: Rows) -> None:
+        began = perf_counter()  # the loop's own clock may stand still between two rounds
         try:
             self.answers, self.valid = ensemble.ask(rows, self.members, self._stop)
         except BaseException as exc:
             self.error = exc
+        self.seconds = perf_counter() - began
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._end)
 

@@ -1,4 +1,4 @@
-"""How long members take: measured once, when an ensemble is warmed, and good for deciding what is worth starting."""
+"""How long members take: measured when an ensemble is warmed, then learned from what it does."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,10 @@ BATCH = 64
 REPEATS = 3
 LONG = 0.1
 """Seconds; what takes longer is not measured again."""
+LEAST = 1e-6
+"""Seconds of a call: what costs nothing could learn nothing."""
+LEARNING, DOUBT = 0.1, 0.98
+"""How much one call, and one that was not made, count beside all that was known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +24,27 @@ class Costs:
     """Seconds, on one core with nothing else to do: a call of member `m` with `n` rows takes `call[m] + n * row[m]`."""
 
     call: list[float]
-    """By member."""
+    """By member, as `row` is."""
     row: list[float]
-    """By member."""
 
     def estimate(self, members: Sequence[int], n_rows: int) -> float:
         """Of these members together, one after the other."""
         return sum(self.call[member] + n_rows * self.row[member] for member in members)
+
+    def learn(self, members: Sequence[int], n_rows: int, seconds: float) -> None:
+        """That these members together have taken so long: what was measured may have been measured in a busy hour."""
+        estimate = self.estimate(members, n_rows)
+        if estimate > 0:
+            self._scale(members, min(max(seconds / estimate, 0.1), 10.0) ** LEARNING)
+
+    def doubt(self, member: int) -> None:
+        """That a member was thought to cost too much: if nobody tried it, nobody would learn that it does not."""
+        self._scale((member,), DOUBT)
+
+    def _scale(self, members: Sequence[int], factor: float) -> None:
+        for member in members:
+            self.call[member] *= factor
+            self.row[member] *= factor
 
 
 def measure(ensemble: Ensemble, rows: Rows) -> Costs:
@@ -37,7 +55,7 @@ def measure(ensemble: Ensemble, rows: Rows) -> Costs:
         for part in (batch[:1], batch)
     )
     row = np.maximum(of_batch - of_one, 0) / (BATCH - 1)
-    return Costs(np.maximum(of_one - row, 0).tolist(), row.tolist())
+    return Costs(np.maximum(of_one - row, LEAST).tolist(), row.tolist())
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -22,7 +22,7 @@ from server.prediction import Prediction, Reason
 from server.proof import made_rows
 from server.repository import Repository
 from server.rows import Rows
-from server.run import Run, Watch, Way
+from server.run import Run, Watch
 from server.watchdog import Watchdog
 
 BATCH = 64
@@ -54,7 +54,7 @@ class _Key:
 
     ensemble: Ensemble
     members: tuple[int, ...]
-    way: Way
+    apart: bool
 
 
 class Engine:
@@ -72,7 +72,9 @@ class Engine:
         self.stuck = False
         """Whether a thread is lost to a call that does not end: the process should be replaced."""
         self._limits = limits
-        self._watchdog = Watchdog()
+        self.on_block: Callable[[], object] = str
+        """Called, in another thread, when a call that cannot be stopped blocks the event loop."""
+        self._watchdog = Watchdog(self._on_block)
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
         self._batcher: Batcher[_Key, Run] = Batcher(self._begin, max_rows=BATCH)
         self._watches = {ensemble: self._watch(ensemble) for ensemble in repository.ensembles()}
@@ -147,10 +149,8 @@ class Engine:
         nothing = np.empty((0, len(wanted), len(ensemble.manifest.outputs)), dtype=np.float32)
         if not members:
             return self._counted(ensemble, Answered((), nothing, missing))
-        way: Way = "together" if hurried else "inline"
-        if until - now < ROOM * watch.costs.estimate(members, len(wanted)):
-            way = "apart"
-        item = await self._batcher.submit(_Key(ensemble, members, way), wanted, until)
+        apart = until - now < ROOM * watch.costs.estimate(members, len(wanted))
+        item = await self._batcher.submit(_Key(ensemble, members, apart), wanted, until, hurried=hurried)
         if item.run is None:
             missing.update(dict.fromkeys(members, "deadline"))
             return self._counted(ensemble, Answered((), nothing, missing))
@@ -169,7 +169,7 @@ class Engine:
             key.members,
             rows,
             items,
-            way=key.way,
+            apart=key.apart,
             watch=self._watches[key.ensemble],
             pool=self._pool,
             release=release,
@@ -218,6 +218,11 @@ class Engine:
         if not self.stuck:
             self.stuck = True
             logger.error("a call of a graph does not end though it was stopped: its thread is lost")
+
+    def _on_block(self) -> None:
+        self.stuck = True
+        logger.critical("a call of a graph does not end though it was stopped, and the event loop with it")
+        self.on_block()
 
     # ---- Counting ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from server.watchdog import Watchdog
 
 FACTOR, SECONDS = 10, 0.25
 """A call that takes so many times its measured cost, and so much longer, hangs."""
+LENIENCE = 9
+"""It is stopped at once if it hung or failed the last time, else after so many times more."""
 EARLY_FACTOR, EARLY_SECONDS = 3, 0.01
 """Members that run one by one do not wait so long for each other: the next one starts beside."""
 INLINE_SECONDS = 0.002
@@ -34,11 +36,6 @@ INLINE_SECONDS = 0.002
 do nothing else meanwhile."""
 STUCK_SECONDS = 5.0
 """A call that has not ended so long after it was stopped will never: its thread is lost."""
-
-
-Way = Literal["inline", "together", "apart"]
-"""How the members of a batch run, if none has given cause for doubt: in one call, here if it is cheap or in any case in
-a thread that can be left alone; or one by one."""
 
 
 @dataclass(slots=True)
@@ -68,7 +65,7 @@ class Run:
         rows: Rows,
         items: Sequence[Item["Run"]],
         *,
-        way: Way,
+        apart: bool,
         watch: Watch,
         pool: ThreadPoolExecutor,
         release: Callable[[], None],
@@ -92,9 +89,9 @@ class Run:
         """Members, and where the rows of a request begin that they raise over."""
         self.ended = False
         self._all_cost = self._cost(members)
-        if way == "apart" or any(watch.breakers[member].suspect for member in members):
+        if apart or any(watch.breakers[member].suspect for member in members):
             self._go_apart(members)
-        elif way == "inline" and len(rows) <= BATCH and self._all_cost < INLINE_SECONDS:
+        elif not any(item.hurried for item in items) and len(rows) <= BATCH and self._all_cost < INLINE_SECONDS:
             self._go_inline()
         else:
             self._go_together()
@@ -114,6 +111,7 @@ class Run:
 
     def _go_inline(self) -> None:
         """Here and now: for what is cheap, another thread would cost more than the members."""
+        began = perf_counter()
         try:
             with self._watch.watchdog.guarding(FACTOR * self._all_cost + SECONDS) as stop:
                 answers, valid = self._ensemble.ask(self._rows, self.members, stop)
@@ -122,6 +120,7 @@ class Run:
         except Exception as exc:  # whatever it is, those who wait must hear of it
             self._end(exc)
         else:
+            self._learn(self.members, perf_counter() - began)
             self._store(self.members, answers, valid)
             self._end(None)
 
@@ -142,6 +141,7 @@ class Run:
             self._go_apart(self.members)
             return
         if call.error is None:
+            self._learn(call.members, call.seconds)
             self._store(call.members, *call.result())
         self._end(call.error)
 
@@ -190,6 +190,7 @@ class Run:
         if member in self._watch.hanging:
             return "hanging"
         if self._loop.time() + self._cost((member,)) > self._last_until:
+            self._watch.costs.doubt(member)
             return "not_started"
         return None
 
@@ -200,12 +201,14 @@ class Run:
         suspect = breaker.suspect
         if not await call.ended(self._patience(call.members)):
             self._watch.hanging.add(member)
-            if suspect:  # it is not waited for as long as another time
-                self._stop(call)
+            if not suspect:  # the next time it is not waited for so long
+                await call.ended(LENIENCE * self._patience(call.members))
+            self._stop(call)
             await call.ended()
             self._watch.hanging.discard(member)
         hung = self._loop.time() - call.began >= self._patience(call.members)
         if not isinstance(call.error, MemberFailed):
+            self._learn(call.members, call.seconds)
             self._store(call.members, *call.result())
         elif not call.stopped:
             await self._raised(member, call.error)
@@ -286,6 +289,9 @@ class Run:
         if not self._watch.breakers[member].suspect:
             self._watch.on_failure(member, reason, why)
         self._watch.breakers[member].failed(self._loop.time())
+
+    def _learn(self, members: tuple[int, ...], seconds: float) -> None:
+        self._watch.costs.learn(members, len(self._rows), seconds)
 
     def _cost(self, members: tuple[int, ...]) -> float:
         return self._watch.costs.estimate(members, len(self._rows))

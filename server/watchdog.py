@@ -1,7 +1,7 @@
 """Stops calls that run in the event loop's thread and take too long: nothing in that thread could."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
@@ -9,12 +9,15 @@ from server.session import Stop
 
 SECONDS = 0.05
 """How often it looks: to be woken for every call would cost more than the cheapest of them."""
+STUCK_SECONDS = 5.0
+"""A call that has not ended so long after it was stopped will never."""
 
 
 class Watchdog:
-    """A thread, from the first call that it guards to `close`."""
+    """A thread, from the first call that it guards to `close`; it calls `on_block` if one cannot be stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_block: Callable[[], object]) -> None:
+        self._on_block = on_block
         self._guarded: tuple[Stop, float] | None = None
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
@@ -40,5 +43,10 @@ class Watchdog:
     def _look(self) -> None:
         while not self._closed.wait(SECONDS):
             guarded = self._guarded
-            if guarded is not None and monotonic() > guarded[1]:
-                guarded[0]()  # should its block have ended meanwhile, it is nobody's any more
+            late = 0.0 if guarded is None else monotonic() - guarded[1]
+            if guarded is None or late <= 0:
+                continue
+            guarded[0]()  # should its block have ended meanwhile, it is nobody's any more
+            if late > STUCK_SECONDS and guarded is self._guarded:
+                self._on_block()
+                return

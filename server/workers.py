@@ -133,6 +133,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
         try:
             super().load_wsgi()
+            # Nothing drains in a loop that is blocked.
+            self.wsgi.state.engine.on_block = lambda: os._exit(os.EX_SOFTWARE)
             _mark(self.cfg.worker_tmp_dir, "loaded")
         except InvalidRepository as exc:
             self._give_up(exc)

@@ -60,3 +60,35 @@ def test_what_takes_long_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_member_that_fails_cannot_be_measured(tmp_path: Path) -> None:
     with pytest.raises(MemberFailed):
         measure(load_version(faulty.write(tmp_path)), faulty.rows(1, faulty.RAISE))
+
+
+def test_what_takes_longer_or_shorter_than_was_thought_is_thought_so_before_long() -> None:
+    for truth in (0.3, 3.0, 30.0):
+        costs = Costs([0.5, 1.0], [0.1, 0.2])
+        others = costs.estimate((0,), 5)
+        for _ in range(200):
+            costs.learn((1,), 5, truth)
+        assert costs.estimate((1,), 5) == pytest.approx(truth, rel=0.01)
+        assert costs.estimate((0,), 5) == others
+
+
+def test_one_call_changes_little() -> None:
+    costs = Costs([1.0], [0.0])
+    costs.learn((0,), 1, 1000.0)
+    assert 1.0 < costs.estimate((0,), 1) < 1.3
+    costs.learn((0,), 1, 0.0)
+    assert 0.9 < costs.estimate((0,), 1) < 1.1
+
+
+def test_a_member_that_is_never_tried_is_one_day_thought_cheap_enough() -> None:
+    costs = Costs([1.0, 1.0], [0.0, 0.0])
+    for _ in range(250):
+        costs.doubt(1)
+    assert costs.estimate((1,), 1) < 0.01
+    assert costs.estimate((0,), 1) == 1.0
+
+
+def test_a_member_that_costs_nothing_stays_free() -> None:
+    costs = Costs([0.0], [0.0])
+    costs.learn((0,), 10, 1.0)
+    assert costs.estimate((0,), 10) == 0.0

@@ -111,6 +111,42 @@ def test_a_member_that_hangs_costs_no_thread_however_often(ensemble: Ensemble) -
     serve(ensemble, test)
 
 
+def test_who_hangs_is_given_up_long_before_all_requests_end(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "SECONDS", 0.02)
+
+    async def test(engine: Engine) -> None:
+        bad = faulty.rows(2, faulty.HANG)
+        for _ in range(3):
+            assert_answered_by_others(await ask(engine, bad), bad, *HUNG)
+
+    serve(ensemble, test)
+
+
+def test_requests_with_a_deadline_and_without_share_a_batch(ensemble: Ensemble) -> None:
+    batches: list[int] = []
+    answer = ensemble.ask
+
+    def ask_and_tell(rows: Rows, *given: Any) -> Any:
+        batches.append(len(rows))
+        return answer(rows, *given)
+
+    async def test(engine: Engine) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ensemble, "ask", ask_and_tell)
+            asked: list[dict[str, Any]] = [
+                {},
+                {"deadline_ms": 20_000},
+                {"strategy": "vote"},
+                {"strategy": "weighted", "quorum": 1},
+            ]
+            await asyncio.gather(*(ask(engine, faulty.rows(2), **options) for options in asked))
+        assert batches == [8]
+
+    serve(ensemble, test)
+
+
 def test_what_is_cheap_and_in_no_hurry_runs_in_the_loops_thread_and_nothing_else_does(ensemble: Ensemble) -> None:
     asked: list[str] = []
     answer = ensemble.ask
