@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from server.ensemble import Ensemble
 from server.errors import InvalidInput
-from server.fusion import REGRESSION
+from server.fusion import REGRESSION, STACKING, STRATEGIES
 from server.plan import Options, Plan, Stage, make_plan
 from server.repository import Repository, load_version
 from tests import tiny
@@ -276,7 +276,7 @@ def test_a_request_whose_only_weighty_members_are_missing_weighs_the_others_alik
 
 # Which strategies there are -----------------------------------------------------------------------------------------
 
-POOLS = "average, weighted, vote, log_linear, median, max"
+POOLS = ", ".join(name for name in STRATEGIES if name != STACKING)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 
 from server.errors import InvalidRepository, NotFound
-from server.fusion import REGRESSION, STRATEGIES
+from server.fusion import REGRESSION, STACKING, STRATEGIES
 from server.manifest import MANIFEST_FILE, REPORT_FILE, VECTORS_FILE
 from server.plan import Options, make_plan
 from server.predicting import predict
@@ -378,7 +378,7 @@ def test_a_default_strategy_that_is_not_known_is_refused(root: Path) -> None:
     assert refusal(root) == f"tiny/1/ensemble.toml: default_strategy: expected one of {known}, got 'oracle'"
 
 
-POOLS = "average, weighted, vote, log_linear, median, max"
+POOLS = ", ".join(name for name in STRATEGIES if name != STACKING)
 
 
 @pytest.mark.parametrize(

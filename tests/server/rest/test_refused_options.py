@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from server.codec.media import NPY
+from server.fusion import STACKING, STRATEGIES
 from tests import tiny
 from tests.server.rest.client import Client
 from tests.server.rest.served import ask, refusal, serve, write_faulty_stacked
 from tests.server.rest.test_options import npy
 
 ROWS = tiny.rows(2)
+POOLS = ", ".join(name for name in STRATEGIES if name != STACKING)
 OPTIONS = "strategy, weights, members, detail, cascade_threshold, deadline_ms, quorum, on_failure, abstain_below"
 MILLISECONDS = "expected milliseconds, above 0 and at most 3600000"
 WHOLE = "expected a whole number from 1 to 256"
@@ -113,16 +115,16 @@ def test_a_field_that_is_no_option(client: Client, name: str, value: Any, said: 
         ("everything", "strategy=cascade&weights=m1:1,m2:1,m3:1",
          "weights: strategy 'cascade' takes none; those that do: weighted, vote, log_linear"),
         ("everything", "strategy=mean",
-         "strategy: expected one of average, weighted, vote, log_linear, median, max, stacking, cascade; got 'mean', "
+         f"strategy: expected one of {POOLS}, stacking, cascade; got 'mean', "
          "which is none of a classification"),
         ("tiny", "strategy=stacking",
-         "strategy: expected one of average, weighted, vote, log_linear, median, max; got 'stacking', for which this "
+         f"strategy: expected one of {POOLS}; got 'stacking', for which this "
          "ensemble has no final_estimator"),
         ("tiny", "strategy=cascade",
-         "strategy: expected one of average, weighted, vote, log_linear, median, max; got 'cascade', for which this "
+         f"strategy: expected one of {POOLS}; got 'cascade', for which this "
          "ensemble has no stages"),
         ("tiny", "strategy=nope",
-         "strategy: expected one of average, weighted, vote, log_linear, median, max; got 'nope'"),
+         f"strategy: expected one of {POOLS}; got 'nope'"),
     ],
 )  # fmt: skip
 def test_what_this_ensemble_does_not_have(client: Client, of: str, query: str, said: str) -> None:
