@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from export.commands import Done, add_commands
 from export.errors import ExportError
-from export.evaluation import add_evaluate, share
+from export.evaluating.command import add_evaluate, share
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _pack(options: argparse.Namespace, progress: Progress) -> Done:
     from export import shown
-    from export.cascade import TOLERANCE
     from export.formats import Trust
+    from export.fusing.cascade import TOLERANCE
     from export.options import read_adaptations, read_members
     from export.pack import pack
 

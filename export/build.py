@@ -16,17 +16,17 @@ from onnx import ModelProto
 from rich.progress import Progress
 
 from export import card, report
-from export.baselines import compare_with_baselines
 from export.candidate import Candidate
-from export.cascade import TOLERANCE
 from export.costs import measure_costs
 from export.datasets import Dataset
 from export.errors import Mismatch
 from export.evaluate import Evaluation, evaluate
-from export.fit import Fitted, fit_fusion
+from export.fusing.baselines import compare_with_baselines
+from export.fusing.cascade import TOLERANCE
+from export.fusing.fit import Fitted, fit_fusion
+from export.fusing.replay import replay
 from export.packed import MEMBER_PROBABILITIES, STACKED, check_packed, pack_graphs
 from export.publish import list_files, make_vectors, next_version, publish
-from export.replay import replay
 from server.ensemble import Ensemble
 from server.fusion import CASCADE, Fused, by_highest
 from server.manifest import REPLAY_TOLERANCE, VECTORS_FILE, FinalEstimatorSpec, Manifest, MemberSpec

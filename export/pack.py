@@ -12,14 +12,14 @@ from rich.progress import Progress
 from export.adapt import AS_IT_IS, Adaptation, member_of, reading_of
 from export.build import build
 from export.candidate import Candidate
-from export.cascade import TOLERANCE
 from export.datasets import Dataset, Split
 from export.errors import ExportError, Mismatch
 from export.facts import Checked, used_columns, with_each_split, with_facts
 from export.formats import Source, Trust, load_model, source_of
+from export.fusing.cascade import TOLERANCE
 from export.lineage import check_lineage, check_place
 from export.made_rows import made_dataset
-from export.own_data import load_own_data
+from export.own.data import load_own_data
 from export.parity import check_parity, open_graph
 from server.toml import first_repeated
 
@@ -48,7 +48,7 @@ def pack(
     """Publish trained models as a version of ensemble `name` under `out`; returns the version's folder.
 
     `members` are, by name, models in memory or paths of files. `data` are rows that they have not seen, with labels: a
-    file as `export.own_data` reads it, whose column `target` holds the labels, or a data set; without any, nothing is
+    file as `export.own.data` reads it, whose column `target` holds the labels, or a data set; without any, nothing is
     fitted or scored, and `classes` must be given. With data, `classes` order its classes, or name them if they are
     numbers. `adaptations` tell what a model does not say of itself. `cascade_tolerance` is the share of rows by which
     the accuracy of a cascade may lie below that of all members. `version_of` says that `name` is there already.

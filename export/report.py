@@ -11,9 +11,9 @@ import orjson
 from export.candidate import Candidate
 from export.datasets import Dataset
 from export.evaluate import METRICS, N_BINS, N_RESAMPLES, Evaluation, Interval
-from export.fit import Fitted
-from export.replay import expected_cost, stages
-from export.selective import selective
+from export.fusing.fit import Fitted
+from export.fusing.replay import expected_cost, stages
+from export.fusing.selective import selective
 from export.software import versions
 from server.fusion import CASCADE, FLOOR, Fused
 from server.manifest import Manifest, MemberSpec
@@ -50,8 +50,8 @@ def make_report(
 ) -> dict[str, Any]:
     """Everything that the report says, ready for JSON.
 
-    `test` are the scores of all members and offered strategies, `baselines` what `export.baselines` compares with,
-    `cascade` what `cascade_on_test` tells, `default` what the default strategy answers to the test rows.
+    `test` are the scores of all members and offered strategies, `baselines` what `export.fusing.baselines` compares
+    with, `cascade` what `cascade_on_test` tells, `default` what the default strategy answers to the test rows.
     """
     keys = [f"member:{member.name}" for member in manifest.members]
     losses = {name: fitted.validation.scores(name)["log_loss"].value for name in fitted.validation.names}

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import NothingFits
-from export.fit import Chosen, Fit, Probabilities, fit_log_linear_pool, fit_temperatures, select_greedily
+from export.fusing.fit import Chosen, Fit, Probabilities, fit_log_linear_pool, fit_temperatures, select_greedily
 from export.library import Entry
 from export.recipe import EnsembleChoice
 from server.fusion import calibrate

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from export.card import NOTHING_MEASURED
-from export.fit import Fitted
+from export.fusing.fit import Fitted
 from export.library import Entry, score_alone
 from export.page import words
 from export.page.evaluated import default_answer, p_value

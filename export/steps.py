@@ -14,7 +14,7 @@ import numpy as np
 from export.build import build
 from export.costs import measure_costs
 from export.errors import InvalidRecipe, NothingFits
-from export.fit import Fitted, fit_fusion
+from export.fusing.fit import Fitted, fit_fusion
 from export.library import Entry
 from export.page import render
 from export.page.collect import collect

@@ -7,7 +7,7 @@ and not only their labels (Beyer et al. 2022, "a good teacher is patient and con
 import numpy as np
 from numpy.typing import NDArray
 
-from export.fit import fit_log_linear_pool, fit_temperatures
+from export.fusing.fit import fit_log_linear_pool, fit_temperatures
 from export.library import Entry
 from export.members.feed import augmented
 from export.members.task import Task

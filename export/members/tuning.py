@@ -17,8 +17,8 @@ from rich.progress import Progress, TaskID
 from export.adapt import member_of
 from export.datasets import Split
 from export.errors import InvalidRecipe
-from export.fit import fit_temperature
 from export.formats.source import Source
+from export.fusing.fit import fit_temperature
 from export.members.network import log_loss
 from export.members.task import Task
 from export.recipe import (

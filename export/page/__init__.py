@@ -1,12 +1,7 @@
 """The report of a run as one page: what was tried, what came of it, and what was published."""
 
 from collections.abc import Iterator, Mapping
-from itertools import count
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from export.page import (
     answers,
@@ -22,10 +17,8 @@ from export.page import (
     tuning,
     words,
 )
-from export.page.blocks import Plot, Section, Words
-from export.page.svg import inline, matplotlib_style
-
-FOLDER = Path(__file__).parent
+from export.page.blocks import Section, Words
+from export.page.whole import whole_page
 
 
 def render(numbers: Mapping[str, Any]) -> str:
@@ -36,29 +29,9 @@ def render(numbers: Mapping[str, Any]) -> str:
     empty is left out of the page. Of a baseline's `difference`, the sign is that of the default strategy less the
     baseline.
     """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return whole_page(
+        str(numbers.get("name") or "A run"), str(numbers.get("description") or ""), _sections(numbers), _facts(numbers)
     )
-    keys = count(1)
-
-    def svg(plot: Plot) -> Markup:
-        label = f"{plot.title}. {plot.says}".strip()
-        return Markup(inline(plot.figure, f"p{next(keys)}", label))  # the names in it were escaped on the way
-
-    environment.filters["svg"] = svg
-    style = Markup((FOLDER / "style.css").read_text("utf-8"))
-    with matplotlib_style():
-        return environment.get_template("page.html").render(
-            name=numbers.get("name") or "A run",
-            description=numbers.get("description") or "",
-            style=style,
-            sections=list(_sections(numbers)),
-            facts=_facts(numbers),
-        )
 
 
 def _sections(numbers: Mapping[str, Any]) -> Iterator[Section]:

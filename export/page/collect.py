@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from export.build import fuse_all, predict
 from export.evaluate import evaluate
+from export.fusing.replay import expected_cost, replay, sweep
+from export.fusing.selective import selective
 from export.library import SOFTWARE, Entry, score_alone
 from export.page.analysis import POOLS, confusion, reliability, subsets
 from export.recipe import EnsembleChoice
-from export.replay import expected_cost, replay, sweep
 from export.run import (
     COSTS_FILE,
     FIT_FILE,
@@ -25,7 +26,6 @@ from export.run import (
     comparison_file,
     search_file,
 )
-from export.selective import selective
 from export.software import versions
 from server.ensemble import Ensemble
 from server.fusion import CASCADE, STACKING

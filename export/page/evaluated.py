@@ -21,7 +21,7 @@ MOST_OPEN = 12
 
 
 def render(record: Record) -> str:
-    """One HTML page that needs nothing else: the same for the same record of `export.evaluated`."""
+    """One HTML page that needs nothing else: the same for the same record of `export.evaluating.record`."""
     name = f"{record['ensemble']} {record['version']}, evaluated"
     return whole_page(name, record["description"], _sections(record), _facts(record))
 

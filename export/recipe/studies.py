@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from export.cascade import TOLERANCE
+from export.fusing.cascade import TOLERANCE
 from export.recipe.layers import (
     ACTIVATIONS,
     Activation,

@@ -14,7 +14,7 @@ from export.build import build, fuse_all
 from export.candidate import Candidate
 from export.datasets import Dataset, Split
 from export.errors import Mismatch
-from export.fit import Fitted, fit_fusion
+from export.fusing.fit import Fitted, fit_fusion
 from export.parity import ParityReport
 from server.manifest import InputSpec
 from server.plan import Options, make_plan

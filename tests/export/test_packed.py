@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, numpy_helper
 
 from export.errors import PackingError
+from export.fusing.stacking import fit_stacking
 from export.graph import rename
 from export.packed import MEMBER_PROBABILITIES, STACKED, WEIGHTS_INPUT, check_packed, pack_graphs
-from export.stacking import fit_stacking
 from server.fusion import fuse
 from server.manifest import ANSWERS_INPUT, GATES_INPUT, MEAN_INPUT, STACK_INPUT, InputSpec
 from server.session import Session

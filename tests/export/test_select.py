@@ -14,7 +14,7 @@ from onnx import helper
 
 from export.candidate import Candidate
 from export.errors import NothingFits
-from export.fit import fit_temperature
+from export.fusing.fit import fit_temperature
 from export.library import Entry
 from export.parity import ParityReport
 from export.recipe import EnsembleChoice

@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from export.datasets import Dataset, Split
 from export.errors import InvalidRecipe
-from export.fit import fit_temperature
+from export.fusing.fit import fit_temperature
 from export.members import Task, TrainedMember, train_member
 from export.members.network import log_loss
 from export.recipe import DecisionTree, Lightgbm, RandomForest, Xgboost

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.evaluate import METRICS, Interval, evaluate
-from export.fit import fit_linear_pool, fit_log_linear_pool, fit_temperatures, select_greedily
+from export.fusing.fit import fit_linear_pool, fit_log_linear_pool, fit_temperatures, select_greedily
+from export.fusing.selective import selective
 from export.page.analysis import POOLS, confusion, reliability, subsets
-from export.selective import selective
 from server.fusion import calibrate, fuse
 
 CLASSES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]

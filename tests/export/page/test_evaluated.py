@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from export import asked
-from export.evaluated import evaluate_ensemble
-from export.own_rows import OwnRows
+from export.evaluating import asked
+from export.evaluating.record import evaluate_ensemble
+from export.own.rows import OwnRows
 from export.page.evaluated import default_answer, p_value, render, told_of_differences
 from export.page.frontier import on_front
 from export.page.metrics import difference, interval, value

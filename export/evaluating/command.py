@@ -63,11 +63,11 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace, progress: Progress) -> Done:
     """Raises ExportError; then nothing is written."""
     from export import shown
-    from export.evaluated import evaluate_ensemble
-    from export.own_rows import read_own_rows
+    from export.evaluating.record import evaluate_ensemble
+    from export.evaluating.versions import find_other, find_version, open_version
+    from export.own.rows import read_own_rows
     from export.page.evaluated import render
     from export.report import to_json
-    from export.versions import find_other, find_version, open_version
     from server.errors import MemberFailed
 
     folder = find_version(options.ensemble, options.models)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from export import asked
 from export.errors import Mismatch
-from export.evaluated import evaluate_ensemble
-from export.own_rows import OwnRows
+from export.evaluating import asked
+from export.evaluating.record import evaluate_ensemble
+from export.own.rows import OwnRows
 from server.ensemble import Ensemble
 from server.fusion import fuse
 from server.manifest import InputSpec

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import asked
 from export.__main__ import main
 from export.errors import PublishError
-from export.evaluation import write
+from export.evaluating import asked
+from export.evaluating.command import write
 from tests import tiny
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from export.asked import Asked, Subject, answer, asked_of, default_of, measure, record, subset_strategy
-from export.compared import compare
 from export.errors import Mismatch
 from export.evaluate import N_BINS, N_RESAMPLES, Evaluation, evaluate, evaluate_values, mcnemar
-from export.own_rows import FittedRows, OwnRows, fit_rows
+from export.evaluating.asked import Asked, Subject, answer, asked_of, default_of, measure, record, subset_strategy
+from export.evaluating.compared import compare
+from export.own.rows import FittedRows, OwnRows, fit_rows
 from export.page.analysis import confusion, reliability
 from export.report import rounded_scores
 from export.software import versions

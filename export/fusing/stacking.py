@@ -4,7 +4,7 @@ It learns from rows that the members were not fitted to: to each of them, these 
 features are the members' log-probabilities side by side, standardised; regularisation pulls it towards leaving all of
 them out, and how strong that is, cross-validation says.
 
-Arrays as in `export.fit`: `answers (n_members, n_samples, n_classes) float32`, `y (n_samples,) int64`.
+Arrays as in `export.fusing.fit`: `answers (n_members, n_samples, n_classes) float32`, `y (n_samples,) int64`.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from export.errors import InvalidData
-from export.own_images import read_images
+from export.own.images import read_images
 from server.manifest import InputSpec
 
 

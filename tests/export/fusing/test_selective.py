@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.selective import N_SHARES, selective
+from export.fusing.selective import N_SHARES, selective
 from server.fusion import Fused, by_highest
 
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.errors import InvalidData
-from export.own_arrays import read_arrays
+from export.own.arrays import read_arrays
 from server.manifest import InputSpec
 
 X = np.arange(12, dtype=np.float64).reshape(4, 3)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from export.compared import compare, decide
 from export.evaluate import Interval, McNemar, evaluate, evaluate_values
+from export.evaluating.compared import compare, decide
 from server.fusion import Fused
 
 Y = np.random.default_rng(1).integers(0, 3, 400)

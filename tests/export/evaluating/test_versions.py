@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import InvalidModel
-from export.versions import find_other, find_version, open_version
+from export.evaluating.versions import find_other, find_version, open_version
 from tests import tiny
 
 

@@ -1,6 +1,6 @@
 """Somebody's own data as test rows of an ensemble that is there already: not split, and held to what it says it reads.
 
-Files and folders are those of `export.own_data`. Labels are names among the ensemble's classes or, if they are none,
+Files and folders are those of `export.own.data`. Labels are names among the ensemble's classes or, if they are none,
 integers that count them from 0. Of a regression `y` is numbers: an array `(n,)` or `(n, n_targets)` of an `.npz`, or
 columns of a `.csv`.
 """
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import InvalidData, Mismatch
-from export.fitted_inputs import fit_inputs
-from export.own_arrays import X_NAMES, Y_NAMES, _array, _rows, _spec, read_arrays
-from export.own_images import read_images
-from export.own_table import read_table
+from export.evaluating.inputs import fit_inputs
+from export.own.arrays import X_NAMES, Y_NAMES, array_of, read_arrays, spec_of, to_rows
+from export.own.images import read_images
+from export.own.table import read_table
 from export.samples import Samples
 from server.manifest import InputSpec, Manifest
 from server.rows import Rows
@@ -156,13 +156,13 @@ def _read_numbers(path: Path, targets: Sequence[str], target: str | None) -> Own
                 raise InvalidData(f"{path}: expected the .npz of np.savez, got what is no zip archive")
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
-                x = _array(path, arrays, X_NAMES)
-                y = _array(path, arrays, Y_NAMES if target is None else (target,))
+                x = array_of(path, arrays, X_NAMES)
+                y = array_of(path, arrays, Y_NAMES if target is None else (target,))
     except OSError as exc:
         raise InvalidData(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     except (ValueError, EOFError, zipfile.BadZipFile) as exc:
         raise InvalidData(f"{path}: expected the .npz of np.savez, got: {exc}") from exc
-    rows = _rows(path, x)
+    rows = to_rows(path, x)
     where = f"{path}: the targets"
     shape = (len(rows), len(targets))
     if y.shape != shape and not (len(targets) == 1 and y.shape == shape[:1]):
@@ -170,7 +170,7 @@ def _read_numbers(path: Path, targets: Sequence[str], target: str | None) -> Own
         raise InvalidData(f"{where}: expected shape {wanted}, {', '.join(targets)} of each row of x; got {y.shape}")
     if y.dtype.kind not in "biuf" or not np.isfinite(y).all():
         raise InvalidData(f"{where}: expected finite numbers, got {_strange(y)}")
-    return OwnRows(path, [_spec(x)], rows, y.reshape(shape).astype(np.float64), [], where)
+    return OwnRows(path, [spec_of(x)], rows, y.reshape(shape).astype(np.float64), [], where)
 
 
 def _strange(y: NDArray[Any]) -> str:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from export.errors import InvalidData, Mismatch
-from export.own_rows import OwnRows, fit_rows, read_own_rows
+from export.own.rows import OwnRows, fit_rows, read_own_rows
 from server.manifest import InputSpec, Manifest
 from tests import tiny
 

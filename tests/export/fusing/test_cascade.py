@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.cascade import MOST_CUTS, POOLS, Found, find_cascades, fit_cascade
-from export.replay import expected_cost, replay
+from export.fusing.cascade import MOST_CUTS, POOLS, Found, find_cascades, fit_cascade
+from export.fusing.replay import expected_cost, replay
 from server.ensemble import Ensemble
 from server.manifest import CascadeSpec
 from server.plan import Options

@@ -3,8 +3,8 @@
 Wang et al. 2021, "Wisdom of Committees": most rows are easy, and cheap members alone are right about them. The answer
 of a stage is the fusion of all members that have run by then, as `server.predicting` has it.
 
-Arrays as in `export.fit`: `answers (n_members, n_samples, n_classes) float32`, `y (n_samples,) int64`; `weights` and
-`temperatures (n_members,)` as they are published.
+Arrays as in `export.fusing.fit`: `answers (n_members, n_samples, n_classes) float32`, `y (n_samples,) int64`; `weights`
+and `temperatures (n_members,)` as they are published.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """scikit-learn's own fusers over the very same members, to measure ours against.
 
-Arrays as in `export.fit`: `probabilities (n_members, n_samples, n_classes) float32`, `y (n_samples,) int64`. The
+Arrays as in `export.fusing.fit`: `probabilities (n_members, n_samples, n_classes) float32`, `y (n_samples,) int64`. The
 members are trained already, so to scikit-learn each is a classifier that reads its answers off the row it is given: a
 row holds the answers of all members side by side.
 """
@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from export.evaluate import evaluate
-from export.fit import Probabilities
+from export.fusing.fit import Probabilities
 from export.report import rounded, rounded_scores
 from server.fusion import Fused
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export.errors import InvalidData
-from export.own_table import read_table
+from export.own.table import read_table
 from server.manifest import InputSpec
 
 TABLE = """\

@@ -6,11 +6,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import StackingClassifier
 
-from export import stacking
-from export.baselines import _Stored
 from export.errors import ParityError
 from export.evaluate import evaluate
-from export.stacking import STACKED, STRENGTHS, fit_stacking, obstacle, side_by_side
+from export.fusing import stacking
+from export.fusing.baselines import _Stored
+from export.fusing.stacking import STACKED, STRENGTHS, fit_stacking, obstacle, side_by_side
 from server.fusion import by_highest, fuse
 from server.manifest import ANSWERS_INPUT
 from server.session import Session

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from export.errors import InvalidData
-from export.own_data import load_own_data
+from export.own.data import load_own_data
 
 
 def test_a_table(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from export.baselines import BY_ACCURACY, HARD, SOFT, STACKING, compare_with_baselines, score_baselines
 from export.evaluate import evaluate
+from export.fusing.baselines import BY_ACCURACY, HARD, SOFT, STACKING, compare_with_baselines, score_baselines
 from server.fusion import Fused, fuse
 
 N_CLASSES = 4

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import asked as module
-from export.asked import Asked, Subject, answer, asked_of, default_of, measure, record, subset_strategy
 from export.errors import Mismatch
+from export.evaluating import asked as module
+from export.evaluating.asked import Asked, Subject, answer, asked_of, default_of, measure, record, subset_strategy
 from server.ensemble import Ensemble
 from server.predicting import predict
 from server.repository import load_version

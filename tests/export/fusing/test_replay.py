@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.replay import SWEEP, expected_cost, replay, stages, sweep
+from export.fusing.replay import SWEEP, expected_cost, replay, stages, sweep
 from server.ensemble import Ensemble
 from server.plan import Options, make_plan
 from server.predicting import predict

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.errors import Mismatch
-from export.fitted_inputs import fit_inputs
+from export.evaluating.inputs import fit_inputs
 from server.manifest import InputSpec
 from server.rows import join_tensors
 

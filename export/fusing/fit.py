@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from export.cascade import POOLS, TOLERANCE, fit_cascade
 from export.evaluate import Evaluation, evaluate
-from export.stacking import Stacking, fit_stacking, obstacle
+from export.fusing.cascade import POOLS, TOLERANCE, fit_cascade
+from export.fusing.stacking import Stacking, fit_stacking, obstacle
 from server.fusion import FLOOR, STACKING, STRATEGIES, Fused, by_highest, calibrate, fuse
 from server.manifest import CascadeSpec
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from export.datasets import Dataset
 from export.errors import InvalidData
-from export.own_arrays import read_arrays
-from export.own_images import read_images
-from export.own_table import read_table
+from export.own.arrays import read_arrays
+from export.own.images import read_images
+from export.own.table import read_table
 from export.samples import part
 
 

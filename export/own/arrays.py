@@ -30,25 +30,26 @@ def read_arrays(path: Path, target: str | None) -> Samples:
                 raise InvalidData(f"{path}: expected the .npz of np.savez, got what is no zip archive")
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
-                x = _array(path, arrays, X_NAMES)
-                y = _array(path, arrays, Y_NAMES if target is None else (target,))
-                classes = _array(path, arrays, (CLASSES,)) if CLASSES in arrays else None
+                x = array_of(path, arrays, X_NAMES)
+                y = array_of(path, arrays, Y_NAMES if target is None else (target,))
+                classes = array_of(path, arrays, (CLASSES,)) if CLASSES in arrays else None
     except OSError as exc:
         raise InvalidData(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     except (ValueError, EOFError, zipfile.BadZipFile) as exc:
         raise InvalidData(f"{path}: expected the .npz of np.savez, got: {exc}") from exc
     where = f"{path}: the labels"
-    rows = _rows(path, x)
+    rows = to_rows(path, x)
     if y.shape != (len(rows),):
         raise InvalidData(f"{where}: expected shape ({len(rows)},), a label for each row of x; got {y.shape}")
     names = _names(y, where)
     indices, found = (
         index_labels(names) if classes is None else _indices(names, _names(classes, f"{path}: classes"), where)
     )
-    return Samples([_spec(x)], rows, indices, found, where)
+    return Samples([spec_of(x)], rows, indices, found, where)
 
 
-def _array(path: Path, arrays: NpzFile, names: tuple[str, ...]) -> NDArray[Any]:
+def array_of(path: Path, arrays: NpzFile, names: tuple[str, ...]) -> NDArray[Any]:
+    """The one of these names. Raises InvalidData."""
     found = [name for name in names if name in arrays]
     if len(found) != 1:
         raise InvalidData(f"{path}: expected one array named {' or '.join(names)}, got {', '.join(arrays) or 'none'}")
@@ -58,7 +59,8 @@ def _array(path: Path, arrays: NpzFile, names: tuple[str, ...]) -> NDArray[Any]:
         raise InvalidData(f"{path}: array {found[0]!r}: expected numbers or text, got: {exc}") from exc
 
 
-def _rows(path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
+def to_rows(path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
+    """`(n, …)` of any numbers as float32. Raises InvalidData."""
     where = f"{path}: x"
     if x.dtype.kind not in "biuf":
         raise InvalidData(f"{where}: expected numbers, got {x.dtype}; text belongs in a .csv")
@@ -72,7 +74,8 @@ def _rows(path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
     return rows
 
 
-def _spec(x: NDArray[Any]) -> InputSpec:
+def spec_of(x: NDArray[Any]) -> InputSpec:
+    """The input that such rows are of; bytes are pixels."""
     pixels = x.dtype == np.uint8
     return InputSpec(
         name="image" if pixels and x.ndim > 2 else "x",

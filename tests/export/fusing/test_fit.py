@@ -3,8 +3,8 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from export import fit
-from export.cascade import POOLS, TOLERANCE
+from export.fusing import fit
+from export.fusing.cascade import POOLS, TOLERANCE
 from server.fusion import STRATEGIES, calibrate, fuse
 from server.manifest import CascadeSpec
 
