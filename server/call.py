@@ -23,7 +23,7 @@ class Call:
         rows: Rows,
         members: tuple[int, ...],
         pool: ThreadPoolExecutor,
-        on_end: Callable[["Call"], None] | None = None,
+        on_end: Callable[["Call"], None],
     ) -> None:
         self.members = members
         self.done = False
@@ -36,7 +36,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._stop = Stop()
         self._ended: asyncio.Future[None] | None = None
-        self.on_end = on_end
+        self._on_end = on_end
         self.began = self._loop.time()
         pool.submit(self._run, ensemble, rows)
 
@@ -74,5 +74,4 @@ class Call:
         self.done = True
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
-        if self.on_end is not None:
-            self.on_end(self)
+        self._on_end(self)

@@ -16,13 +16,14 @@ from server.breaker import Breaker, State
 from server.costs import measure
 from server.ensemble import Ensemble
 from server.errors import InvalidRepository, NotReady
+from server.members import Members
 from server.plan import Options, make_plan
 from server.predicting import Answered, Ask, predicting
 from server.prediction import Prediction, Reason
 from server.proof import made_rows
 from server.repository import Repository
 from server.rows import Rows
-from server.run import Run, Watch
+from server.run import Run
 from server.watchdog import Watchdog
 
 BATCH = 64
@@ -77,7 +78,7 @@ class Engine:
         self._watchdog = Watchdog(self._on_block)
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
         self._batcher: Batcher[_Key, Run] = Batcher(self._begin, max_rows=BATCH)
-        self._watches = {ensemble: self._watch(ensemble) for ensemble in repository.ensembles()}
+        self._members = {ensemble: self._know(ensemble) for ensemble in repository.ensembles()}
         self._running: set[Run] = set()
         self._closed = False
 
@@ -111,8 +112,8 @@ class Engine:
     def unreliable(self) -> dict[str, list[str]]:
         """By ensemble, its members whose circuits are open: those that are left alone for now."""
         found = {}
-        for ensemble, watch in self._watches.items():
-            states = zip(ensemble.names, watch.breakers, strict=True)
+        for ensemble, known in self._members.items():
+            states = zip(ensemble.names, known.breakers, strict=True)
             if names := [name for name, breaker in states if breaker.state(self._now()) == "open"]:
                 found[f"{ensemble.manifest.name}/{ensemble.manifest.version}"] = names
         return found
@@ -120,7 +121,7 @@ class Engine:
     def can_answer(self) -> bool:
         """Whether there is an ensemble that has a quorum of members left."""
         unreliable = self.unreliable()
-        for ensemble in self._watches:
+        for ensemble in self._members:
             manifest, n_members = ensemble.manifest, len(ensemble.names)
             left = n_members - len(unreliable.get(f"{manifest.name}/{manifest.version}", []))
             if left >= min(manifest.quorum or n_members // 2 + 1, n_members):
@@ -140,16 +141,16 @@ class Engine:
     async def _ask(self, ensemble: Ensemble, ask: Ask, rows: Rows, until: float, *, hurried: bool) -> Answered:
         """What the members answer in time."""
         wanted = rows if ask.rows is None else rows[ask.rows]
-        watch = self._watches[ensemble]
+        known = self._members[ensemble]
         now = self._now()
         missing: dict[int, Reason] = {
-            member: "circuit_open" for member in ask.members if not watch.breakers[member].allows(now)
+            member: "circuit_open" for member in ask.members if not known.breakers[member].allows(now)
         }
         members = tuple(member for member in ask.members if member not in missing) if missing else ask.members
         nothing = np.empty((0, len(wanted), len(ensemble.manifest.outputs)), dtype=np.float32)
         if not members:
             return self._counted(ensemble, Answered((), nothing, missing))
-        apart = until - now < ROOM * watch.costs.estimate(members, len(wanted))
+        apart = until - now < ROOM * known.costs.estimate(members, len(wanted))
         item = await self._batcher.submit(_Key(ensemble, members, apart), wanted, until, hurried=hurried)
         if item.run is None:
             missing.update(dict.fromkeys(members, "deadline"))
@@ -170,7 +171,7 @@ class Engine:
             rows,
             items,
             apart=key.apart,
-            watch=self._watches[key.ensemble],
+            known=self._members[key.ensemble],
             pool=self._pool,
             release=release,
             on_end=self._running.discard,
@@ -186,8 +187,8 @@ class Engine:
 
     # ---- Members' fates ---------------------------------------------------------------------------------------------
 
-    def _watch(self, ensemble: Ensemble) -> Watch:
-        return Watch(
+    def _know(self, ensemble: Ensemble) -> Members:
+        return Members(
             costs=measure(ensemble, made_rows(ensemble.manifest.inputs)),
             breakers=[
                 Breaker(

@@ -9,24 +9,20 @@ overdue, and where a member has failed or was late the last time.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.batcher import Item
-from server.breaker import Breaker
 from server.call import Call
-from server.costs import BATCH, Costs
+from server.costs import BATCH
 from server.ensemble import Ensemble
 from server.errors import MemberFailed, first_line
+from server.members import Members
 from server.prediction import Reason
 from server.rows import Rows
-from server.watchdog import Watchdog
 
-FACTOR, SECONDS = 10, 0.25
-"""A call that takes so many times its measured cost, and so much longer, hangs."""
 LENIENCE = 9
 """It is stopped at once if it hung or failed the last time, else after so many times more."""
 EARLY_FACTOR, EARLY_SECONDS = 3, 0.01
@@ -36,20 +32,6 @@ INLINE_SECONDS = 0.002
 do nothing else meanwhile."""
 STUCK_SECONDS = 5.0
 """A call that has not ended so long after it was stopped will never: its thread is lost."""
-
-
-@dataclass(slots=True)
-class Watch:
-    """What is known of an ensemble's members, for all of its batches."""
-
-    costs: Costs
-    breakers: Sequence[Breaker]
-    on_failure: Callable[[int, Reason, str], None]
-    """Told the member, the reason and its words, when it has answered until now."""
-    on_stuck: Callable[[], None]
-    watchdog: Watchdog
-    hanging: set[int] = field(default_factory=set)
-    """Members of which a call is overdue."""
 
 
 class Run:
@@ -66,12 +48,12 @@ class Run:
         items: Sequence[Item["Run"]],
         *,
         apart: bool,
-        watch: Watch,
+        known: Members,
         pool: ThreadPoolExecutor,
         release: Callable[[], None],
         on_end: Callable[["Run"], None],
     ) -> None:
-        self._ensemble, self._rows, self._items, self._watch, self._pool = ensemble, rows, items, watch, pool
+        self._ensemble, self._rows, self._items, self._known, self._pool = ensemble, rows, items, known, pool
         self._loop = asyncio.get_running_loop()
         self._waiting = len(items)
         self._calls: list[Call] = []
@@ -89,7 +71,7 @@ class Run:
         """Members, and where the rows of a request begin that they raise over."""
         self.ended = False
         self._all_cost = self._cost(members)
-        if apart or any(watch.breakers[member].suspect for member in members):
+        if apart or not known.are_sound(members):
             self._go_apart(members)
         elif not any(item.hurried for item in items) and len(rows) <= BATCH and self._all_cost < INLINE_SECONDS:
             self._go_inline()
@@ -113,7 +95,7 @@ class Run:
         """Here and now: for what is cheap, another thread would cost more than the members."""
         began = perf_counter()
         try:
-            with self._watch.watchdog.guarding(FACTOR * self._all_cost + SECONDS) as stop:
+            with self._known.watchdog.guarding(self._patience(self.members)) as stop:
                 answers, valid = self._ensemble.ask(self._rows, self.members, stop)
         except MemberFailed:
             self._go_apart(self.members)
@@ -135,6 +117,8 @@ class Run:
         ]
 
     def _on_together(self, call: Call) -> None:
+        if self._task is not None:
+            return  # it was overdue
         for timer in self._timers:
             timer.cancel()
         if isinstance(call.error, MemberFailed):
@@ -149,7 +133,6 @@ class Run:
         """The call together takes too long: perhaps one of them hangs."""
         if call.done:
             return
-        call.on_end = None
         self._stop(call)
         self._go_apart(self.members, after=call)
 
@@ -162,7 +145,7 @@ class Run:
     async def _apart(self, members: tuple[int, ...], after: Call | None) -> None:
         if after is not None:
             await after.ended(EARLY_SECONDS)  # more is not lost on one that does not heed its stop
-        suspects = [member for member in members if self._watch.breakers[member].suspect]
+        suspects = [member for member in members if self._known.breakers[member].suspect]
         await self._one_by_one([member for member in members if member not in suspects])
         if suspects:
             self._release()  # whatever becomes of these, the next batch need not wait for it
@@ -187,25 +170,27 @@ class Run:
         """What keeps a member from being started; None if nothing does."""
         if not self._waiting:
             return "deadline"
-        if member in self._watch.hanging:
+        if self._known.is_busy(member):
             return "hanging"
-        if self._loop.time() + self._cost((member,)) > self._last_until:
-            self._watch.costs.doubt(member)
+        cost, left = self._cost((member,)), self._last_until - self._loop.time()
+        if cost > left:
+            if cost < 4 * left:
+                self._known.costs.doubt(member)
             return "not_started"
         return None
 
     async def _finish(self, call: Call) -> None:
         """See one member's call to its end."""
         (member,) = call.members
-        breaker = self._watch.breakers[member]
+        breaker = self._known.breakers[member]
         suspect = breaker.suspect
         if not await call.ended(self._patience(call.members)):
-            self._watch.hanging.add(member)
+            self._known.hanging.add(member)
             if not suspect:  # the next time it is not waited for so long
                 await call.ended(LENIENCE * self._patience(call.members))
             self._stop(call)
             await call.ended()
-            self._watch.hanging.discard(member)
+            self._known.hanging.discard(member)
         hung = self._loop.time() - call.began >= self._patience(call.members)
         if not isinstance(call.error, MemberFailed):
             self._learn(call.members, call.seconds)
@@ -224,19 +209,26 @@ class Run:
             for item in self._items:
                 call = self._start(self._rows[item.at], (member,))
                 await call.ended()
+                if call.stopped:
+                    return
                 if isinstance(call.error, MemberFailed):
                     self._raised_over.add((member, item.at.start))
                 else:
                     self._put(member, item.at, *call.result())
         if self.valid[self.members.index(member)].any():
             self._reasons[member] = "invalid"
-            self._watch.breakers[member].answered()
+            self._known.breakers[member].answered()
         else:
             self._failed(member, "raised", first_line(exc))
 
     # ---- Calls ------------------------------------------------------------------------------------------------------
 
-    def _start(self, rows: Rows, members: tuple[int, ...], on_end: Callable[[Call], None] | None = None) -> Call:
+    def _start(self, rows: Rows, members: tuple[int, ...], then: Callable[[Call], None] = lambda call: None) -> Call:
+        def on_end(call: Call) -> None:
+            self._known.calls.subtract(call.members)
+            then(call)
+
+        self._known.calls.update(members)
         call = Call(self._ensemble, rows, members, self._pool, on_end)
         self._calls.append(call)
         return call
@@ -248,7 +240,7 @@ class Run:
 
     def _see_stopped(self, call: Call) -> None:
         if not call.done:
-            self._watch.on_stuck()
+            self._known.on_stuck()
 
     def _release(self) -> None:
         """Let the next batch begin."""
@@ -274,7 +266,7 @@ class Run:
             if members != self.members:
                 self._put(member, slice(None), answers[place : place + 1], valid[place : place + 1])
             if valid[place].all():
-                self._watch.breakers[member].answered()
+                self._known.breakers[member].answered()
                 continue
             self._reasons[member] = "invalid"
             if not valid[place].any():
@@ -286,15 +278,13 @@ class Run:
 
     def _failed(self, member: int, reason: Reason, why: str) -> None:
         self._reasons[member] = reason
-        if not self._watch.breakers[member].suspect:
-            self._watch.on_failure(member, reason, why)
-        self._watch.breakers[member].failed(self._loop.time())
+        self._known.failed(member, reason, why, self._loop.time())
 
     def _learn(self, members: tuple[int, ...], seconds: float) -> None:
-        self._watch.costs.learn(members, len(self._rows), seconds)
+        self._known.costs.learn(members, len(self._rows), seconds)
 
     def _cost(self, members: tuple[int, ...]) -> float:
-        return self._watch.costs.estimate(members, len(self._rows))
+        return self._known.costs.estimate(members, len(self._rows))
 
     def _patience(self, members: tuple[int, ...]) -> float:
-        return FACTOR * self._cost(members) + SECONDS
+        return self._known.patience(members, len(self._rows))

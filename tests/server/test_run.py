@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from server import members
 from server import run as run_module
 from server.engine import Engine, Limits
 from server.ensemble import Ensemble
@@ -114,7 +115,7 @@ def test_a_member_that_hangs_costs_no_thread_however_often(ensemble: Ensemble) -
 def test_who_hangs_is_given_up_long_before_all_requests_end(
     ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "SECONDS", 0.02)
+    monkeypatch.setattr(members, "SECONDS", 0.02)
 
     async def test(engine: Engine) -> None:
         bad = faulty.rows(2, faulty.HANG)
@@ -156,7 +157,7 @@ def test_what_is_cheap_and_in_no_hurry_runs_in_the_loops_thread_and_nothing_else
         return answer(*given)
 
     async def test(engine: Engine) -> None:
-        costs = engine._watches[ensemble].costs
+        costs = engine._members[ensemble].costs
         costs.call[:], costs.row[:] = [1e-6] * 3, [1e-4] * 3
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ensemble, "ask", ask_and_tell)
@@ -171,7 +172,7 @@ def test_what_is_cheap_and_in_no_hurry_runs_in_the_loops_thread_and_nothing_else
 
 def test_a_member_that_hangs_in_the_loops_thread_holds_it_up_only_for_a_while(ensemble: Ensemble) -> None:
     async def test(engine: Engine) -> None:
-        engine._watches[ensemble].costs.call[:] = [1e-6] * 3
+        engine._members[ensemble].costs.call[:] = [1e-6] * 3
         bad = asyncio.create_task(ask(engine, faulty.rows(1, faulty.HANG)))
         await asyncio.sleep(0)
         x = faulty.rows(2)
@@ -196,6 +197,27 @@ def test_good_requests_beside_a_hanging_member_are_answered_while_it_hangs(ensem
         assert prediction.missing in ({faulty.FAULTY: "hanging"}, {})
         assert not bad.done()
         bad.cancel()
+
+    serve(ensemble, test)
+
+
+def test_a_member_that_hangs_in_many_requests_at_once_takes_no_more_than_a_few_threads(ensemble: Ensemble) -> None:
+    async def test(engine: Engine) -> None:
+        before = threading.active_count()
+        bad = []
+        for k in range(30):  # each in a batch of its own, as they ask for different members
+            members = (("m3",), ("m1", "m3"), ("m2", "m3"), ("m1", "m2", "m3"))[k % 4]
+            bad.append(asyncio.create_task(ask(engine, faulty.rows(1, faulty.HANG), members=members, quorum=1)))
+            await asyncio.sleep(0.02)
+        assert threading.active_count() - before < 20
+        x = faulty.rows(2)
+        assert (await ask(engine, x, members=OTHERS)).missing == {}
+        for task in bad:
+            task.cancel()
+        await asyncio.gather(*bad, return_exceptions=True)
+        while engine._members[ensemble].calls.total():
+            await asyncio.sleep(0.01)
+        assert_answered_by_all(await ask(engine, x), x)
 
     serve(ensemble, test)
 
@@ -312,7 +334,7 @@ def test_a_deadline_that_has_passed_starts_nothing(ensemble: Ensemble) -> None:
 
 def test_a_deadline_nearer_than_a_members_cost_does_not_start_it(ensemble: Ensemble) -> None:
     async def test(engine: Engine) -> None:
-        costs = engine._watches[ensemble].costs
+        costs = engine._members[ensemble].costs
         costs.row[2] = 10.0  # seconds a row
         x = faulty.rows(2)
         assert_answered_by_others(await ask(engine, x, deadline_ms=5_000), x, "not_started")
@@ -343,13 +365,13 @@ def test_a_member_that_keeps_failing_is_left_alone_until_it_answers_a_trial(ense
 
 def test_without_a_quorum_left_an_engine_cannot_answer(ensemble: Ensemble) -> None:
     async def test(engine: Engine) -> None:
-        for breaker in engine._watches[ensemble].breakers[1:]:
+        for breaker in engine._members[ensemble].breakers[1:]:
             breaker.failed(asyncio.get_running_loop().time())
         assert engine.unreliable() == {"faulty/1": ["m2", "m3"]}
         assert not engine.can_answer()
         with pytest.raises(QuorumMissed, match=r"got 1 \(m2: circuit_open, m3: circuit_open\)"):
             await ask(engine, faulty.rows(1))
-        for breaker in engine._watches[ensemble].breakers:
+        for breaker in engine._members[ensemble].breakers:
             breaker.failed(asyncio.get_running_loop().time())
         with pytest.raises(QuorumMissed, match="got 0"):
             await ask(engine, faulty.rows(1))
@@ -414,7 +436,7 @@ def test_what_nobody_foresaw_reaches_whoever_waits(tmp_path: Path) -> None:
     vars(broken).update(vars(load_version(faulty.write(tmp_path))))
 
     async def test(engine: Engine) -> None:
-        engine._watches[broken].costs.call[:] = [1.0] * 3  # so that a deadline of two seconds is near
+        engine._members[broken].costs.call[:] = [1.0] * 3  # so that a deadline of two seconds is near
         for options in ({}, {"members": ["m1"]}, {"deadline_ms": 2_000}):
             with pytest.raises(ZeroDivisionError, match="a fault of ours"):
                 await ask(engine, tiny.rows(3), **options)
