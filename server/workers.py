@@ -27,6 +27,7 @@ from gunicorn.errors import HaltServer
 from uvicorn_worker import UvicornWorker
 
 from server import verify
+from server.accepting import Shares, SpreadingServer
 from server.errors import InvalidRepository
 from server.repository import find_versions, read_version
 from server.settings import PROGRAM, Settings, read_settings
@@ -129,6 +130,16 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """SIGQUIT, which gunicorn sends on Ctrl-C: drain as on SIGTERM."""
         signal.raise_signal(signal.SIGTERM)
 
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        shares = Shares(_shares_file(self.cfg.worker_tmp_dir))
+        shares.join(self.age)
+        self._install_sigquit_handler()
+        server = SpreadingServer(self.config, shares)
+        await server.serve(sockets=[listener.sock for listener in self.sockets])
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
     def load_wsgi(self) -> None:
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
         try:
@@ -228,7 +239,7 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
         "keepalive": KEEP_ALIVE_SECONDS,
         "control_socket_disable": True,
         "logconfig_dict": log_config,
-        "child_exit": _forget_metrics,
+        "child_exit": _forget,
         "proc_name": PROGRAM,
     }
     logging.getLogger("gunicorn.error").addFilter(_is_news)
@@ -294,7 +305,13 @@ def _metrics_in(folder: str) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _forget_metrics(_: Arbiter, worker: Worker) -> None:
+def _forget(_: Arbiter, worker: Worker) -> None:
+    """A worker that is gone, of whatever the workers share."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    Shares(_shares_file(worker.cfg.worker_tmp_dir)).forget(worker.pid)
+
+
+def _shares_file(folder: str) -> Path:
+    return Path(folder) / "connections"

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -205,6 +206,19 @@ class TestServe:
             assert server.process.wait(SECONDS) == 0
         assert not [entry for entry in server.entries() if entry["level"] not in ("info", "debug")]
 
+    def test_few_connections_are_spread_over_the_workers(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        with running(tmp_path, "--workers", "2") as server:
+            clients = [connect(server.port) for _ in range(16)]
+            for client in clients:
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            counts = [count for pid, count in shares(server) if pid]
+            assert sum(counts) == 16
+            assert min(counts) >= 4  # a shared listener leaves one of them with nearly none
+            for client in clients:
+                client.close()
+
     def test_one_worker_by_options(self, tmp_path: Path) -> None:
         """Options win over the environment; a reload of a broken repository changes nothing."""
         folder = write_ensemble(tmp_path / "models")
@@ -398,6 +412,14 @@ class TestFolder:
 def test_listens_on_ipv6() -> None:
     with workers._listen(Settings(host="::1", port=0)) as listener:
         assert listener.getsockname()[0] == "::1"
+
+
+def shares(server: Server) -> list[tuple[int, int]]:
+    """Process id and number of connections of each worker, as the workers tell each other in a file that they map."""
+    worker = server.said("^ready to serve")[0]["pid"]
+    maps = Path(f"/proc/{worker}/maps").read_text().splitlines()
+    [path] = {line.split()[-1] for line in maps if line.endswith("/connections")}
+    return list(struct.iter_unpack("=ii", Path(path).read_bytes()))
 
 
 def is_read(connection: socket.socket) -> bool:

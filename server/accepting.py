@@ -1,0 +1,173 @@
+"""Spreads connections evenly over the workers, also when there are few of them.
+
+All workers wait at one listening socket, and whoever wakes first would take whatever waits there: with eight
+connections, one worker may hold them all while the others idle. Here a worker that has more connections than another
+lets that one go first. Nobody has to tell anybody: each worker's number stands in a file that all of them map.
+"""
+
+import asyncio
+import logging
+import mmap
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+SLOTS = 1024
+"""Workers that the file has room for."""
+DEFERRED_SECONDS = 0.005
+"""How long a worker that has more connections leaves a new one to the others."""
+EXHAUSTED_SECONDS = 1.0
+"""How long to wait when there are no more file descriptors, or no memory for another connection."""
+_SLOT = struct.Struct("=ii")
+
+logger = logging.getLogger(__name__)
+
+
+class Shares:
+    """How many connections each worker has: a process id and a number a worker, in a file in memory."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("a+b") as file:
+            if file.tell() < SLOTS * _SLOT.size:
+                file.truncate(SLOTS * _SLOT.size)
+            self._memory = mmap.mmap(file.fileno(), SLOTS * _SLOT.size)
+        self._own: int | None = None
+
+    def join(self, number: int) -> None:
+        """As the worker of this number, which no other that lives has."""
+        self._own = number % SLOTS
+        self.tell(0)
+
+    def tell(self, count: int) -> None:
+        """That this worker has so many connections."""
+        if self._own is not None:
+            _SLOT.pack_into(self._memory, self._own * _SLOT.size, os.getpid(), count)
+
+    def forget(self, pid: int) -> None:
+        """A worker that is gone."""
+        for place in range(SLOTS):
+            if _SLOT.unpack_from(self._memory, place * _SLOT.size)[0] == pid:
+                _SLOT.pack_into(self._memory, place * _SLOT.size, 0, 0)
+
+    def least_of_others(self) -> int | None:
+        """The lowest number of another worker; None if there is no other."""
+        counts = [
+            count
+            for place, (pid, count) in enumerate(_SLOT.iter_unpack(self._memory[: SLOTS * _SLOT.size]))
+            if pid and place != self._own
+        ]
+        return min(counts, default=None)
+
+
+class Acceptor:
+    """In place of asyncio's own server at a listening socket; `count` tells how many connections there are."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        *,
+        context: ssl.SSLContext | None,
+        shares: Shares,
+        count: Callable[[], int],
+    ) -> None:
+        self._listener, self._make_protocol, self._context = listener, make_protocol, context
+        self._shares, self._count = shares, count
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._may_defer = True
+        self._closed = False
+        listener.setblocking(False)
+        self._loop.add_reader(listener.fileno(), self._on_connection)
+
+    def tell(self) -> None:
+        """The others how many connections there are: they may have become fewer."""
+        self._shares.tell(self._count() + len(self._opening))
+
+    def close(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._listener.fileno())
+
+    async def wait_closed(self) -> None:
+        if self._opening:
+            await asyncio.wait(self._opening)
+
+    def _on_connection(self) -> None:
+        own, least = self._count() + len(self._opening), self._shares.least_of_others()
+        if self._may_defer and least is not None and own > least:
+            self._pause(DEFERRED_SECONDS)
+            return
+        self._may_defer = True
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another worker has it, or it has gone
+        except OSError as exc:
+            logger.error("no connection can be accepted: %s", exc)
+            self._pause(EXHAUSTED_SECONDS)
+            return
+        connection.setblocking(False)
+        opening = self._loop.create_task(self._open(connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        self.tell()
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection, ssl=self._context)
+        except OSError as exc:  # TLS that fails, or a client that is gone
+            logger.debug("a connection could not be opened: %s", exc)
+            connection.close()
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener.fileno())
+        self._timer = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._may_defer = False  # whoever has fewer has had the time
+        if not self._closed:
+            self._loop.add_reader(self._listener.fileno(), self._on_connection)
+
+
+class SpreadingServer(Server):
+    """Uvicorn's, whose connections are spread over the workers."""
+
+    def __init__(self, config: Config, shares: Shares) -> None:
+        super().__init__(config)
+        self._shares = shares
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        if self.should_exit:
+            return
+
+        def make_protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        for listener in sockets or []:
+            acceptor = Acceptor(
+                listener,
+                make_protocol,
+                context=self.config.ssl,
+                shares=self._shares,
+                count=lambda: len(self.server_state.connections),
+            )
+            self._acceptors.append(acceptor)
+            self.servers.append(acceptor)  # type: ignore[arg-type]  # what it wants of them, it has
+
+    async def on_tick(self, counter: int) -> bool:
+        for acceptor in self._acceptors:
+            acceptor.tell()
+        return await super().on_tick(counter)

@@ -1,0 +1,242 @@
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import accepting
+from server.accepting import Acceptor, Shares
+
+PEER = 1 << 20
+"""The process id of a worker that is not there."""
+
+
+def joined(path: Path, number: int, pid: int | None = None, count: int = 0) -> Shares:
+    """What a worker of this number sees, of this process or, as far as the file tells, of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        if pid is not None:
+            patch.setattr(os, "getpid", lambda: pid)
+        shares = Shares(path)
+        shares.join(number)
+        shares.tell(count)
+    return shares
+
+
+# The numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_each_worker_sees_the_numbers_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+    one = joined(path, 1)
+    assert one.least_of_others() is None
+    joined(path, 2, PEER, count=7)
+    assert one.least_of_others() == 7
+    joined(path, 3, PEER + 1, count=3)
+    assert one.least_of_others() == 3
+    one.tell(100)
+    assert one.least_of_others() == 3
+
+
+def test_a_worker_that_is_gone_counts_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+    one = joined(path, 1)
+    joined(path, 2, PEER)
+    Shares(path).forget(PEER)
+    assert one.least_of_others() is None
+    Shares(path).forget(PEER)  # there is nothing to forget
+
+
+def test_numbers_of_workers_go_round(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+    one = joined(path, 1)
+    joined(path, accepting.SLOTS + 2, PEER, count=5)
+    assert one.least_of_others() == 5
+
+
+def test_who_has_not_joined_only_looks(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+    supervisor = Shares(path)
+    supervisor.tell(9)
+    one = joined(path, 1)
+    assert one.least_of_others() is None
+
+
+# Accepting ----------------------------------------------------------------------------------------------------------
+
+
+class Held(asyncio.Protocol):
+    """Counts itself as long as it is connected."""
+
+    def __init__(self, held: "set[Held]") -> None:
+        self.held = held
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.held.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.held.discard(self)
+
+
+class Worker:
+    """An acceptor, and the connections that it has accepted."""
+
+    def __init__(self, path: Path) -> None:
+        self.held: set[Held] = set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.shares = joined(path, 1)
+        self.acceptor = Acceptor(
+            self.listener,
+            lambda: Held(self.held),
+            context=None,
+            shares=self.shares,
+            count=lambda: len(self.held),
+        )
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.listener.getsockname(), timeout=30)
+
+    async def until(self, n: int) -> None:
+        while len(self.held) != n:
+            await asyncio.sleep(0.001)
+
+
+def run(path: Path, test: Callable[[Worker], Awaitable[None]]) -> None:
+    async def go() -> None:
+        worker = Worker(path)
+        try:
+            await asyncio.wait_for(test(worker), 30)
+        finally:
+            worker.acceptor.close()
+            await worker.acceptor.wait_closed()
+            for held in list(worker.held):
+                held.transport.close()
+            await asyncio.sleep(0)
+            worker.listener.close()
+
+    asyncio.run(go())
+
+
+def test_a_worker_alone_takes_all_connections(tmp_path: Path) -> None:
+    async def test(worker: Worker) -> None:
+        clients = [worker.connect() for _ in range(20)]
+        await worker.until(20)
+        for client in clients:
+            client.close()
+        await worker.until(0)
+
+    run(tmp_path / "connections", test)
+
+
+def test_others_see_how_many_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+
+    async def test(worker: Worker) -> None:
+        peer = joined(path, 2, PEER)
+        clients = [worker.connect() for _ in range(3)]
+        await worker.until(3)
+        worker.acceptor.tell()
+        assert peer.least_of_others() == 3
+        clients[0].close()
+        await worker.until(2)
+        worker.acceptor.tell()
+        assert peer.least_of_others() == 2
+        for client in clients:
+            client.close()
+
+    run(path, test)
+
+
+def test_who_has_more_leaves_a_connection_to_the_others_and_takes_it_if_they_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "connections"
+    monkeypatch.setattr(accepting, "DEFERRED_SECONDS", 0.05)
+
+    async def test(worker: Worker) -> None:
+        joined(path, 2, PEER, count=1)
+        first = worker.connect()
+        await worker.until(1)
+        second = worker.connect()
+        await worker.until(2)  # it has as many as the other
+        began = asyncio.get_running_loop().time()
+        third = worker.connect()
+        await worker.until(3)
+        assert asyncio.get_running_loop().time() - began >= 0.05
+        for client in (first, second, third):
+            client.close()
+
+    run(path, test)
+
+
+def test_a_connection_that_another_has_taken_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "connections"
+    monkeypatch.setattr(accepting, "DEFERRED_SECONDS", 0.05)
+
+    async def test(worker: Worker) -> None:
+        held = worker.connect()
+        await worker.until(1)
+        joined(path, 2, PEER, count=0)
+        client = worker.connect()
+        await asyncio.sleep(0.01)
+        taken, _ = worker.listener.accept()  # as another worker would
+        await asyncio.sleep(0.1)
+        assert len(worker.held) == 1
+        for connection in (taken, client, held):
+            connection.close()
+
+    run(path, test)
+
+
+def test_where_nothing_can_be_accepted_it_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(accepting, "EXHAUSTED_SECONDS", 0.01)
+
+    class Exhausted:
+        """A listener that fails once."""
+
+        def __init__(self, listener: socket.socket) -> None:
+            self.listener, self.failed = listener, False
+
+        def accept(self) -> Any:
+            if not self.failed:
+                self.failed = True
+                raise OSError(24, "Too many open files")
+            return self.listener.accept()
+
+        def fileno(self) -> int:
+            return self.listener.fileno()
+
+    async def test(worker: Worker) -> None:
+        worker.acceptor._listener = Exhausted(worker.listener)  # type: ignore[assignment]
+        client = worker.connect()
+        await worker.until(1)
+        client.close()
+
+    with caplog.at_level(logging.ERROR):
+        run(tmp_path / "connections", test)
+    assert "no connection can be accepted: [Errno 24] Too many open files" in caplog.text
+
+
+def test_once_closed_it_accepts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "connections"
+    monkeypatch.setattr(accepting, "DEFERRED_SECONDS", 0.02)
+
+    async def test(worker: Worker) -> None:
+        held = worker.connect()
+        await worker.until(1)
+        joined(path, 2, PEER, count=0)
+        client = worker.connect()
+        await asyncio.sleep(0.005)
+        worker.acceptor.close()
+        await asyncio.sleep(0.05)
+        assert len(worker.held) == 1
+        held.close()
+        client.close()
+
+    run(path, test)
