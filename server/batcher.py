@@ -7,7 +7,7 @@ Requests of one key share a batch; the key that has waited longest goes next.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,10 +29,12 @@ R = TypeVar("R", bound=Work)
 class Item(Generic[R]):
     """Rows of one request."""
 
-    __slots__ = ("at", "done", "hurried", "rows", "run", "until")
+    __slots__ = ("at", "done", "hurried", "order", "rows", "run", "until")
 
-    def __init__(self, rows: Rows, until: float, *, hurried: bool) -> None:
+    def __init__(self, rows: Rows, until: float, *, hurried: bool, order: Any) -> None:
         self.rows = rows
+        self.order = order
+        """What is wanted, for whoever carries it out."""
         self.until = until
         """Of the loop's clock: when it no longer waits."""
         self.hurried = hurried
@@ -58,9 +60,9 @@ class Batcher(Generic[K, R]):
         self._busy = False
         self._scheduled = False
 
-    async def submit(self, key: K, rows: Rows, until: float, *, hurried: bool = False) -> Item[R]:
+    async def submit(self, key: K, rows: Rows, until: float, *, hurried: bool = False, order: Any = None) -> Item[R]:
         """Returns once the batch that they are in wakes the item, or its time is over."""
-        item: Item[R] = Item(rows, until, hurried=hurried)
+        item: Item[R] = Item(rows, until, hurried=hurried, order=order)
         self._queues.setdefault(key, deque()).append(item)
         if not self._busy:
             self._schedule()

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,11 @@ from server.batcher import Batcher, Item
 from server.breaker import Breaker, State
 from server.costs import measure
 from server.ensemble import Ensemble
-from server.errors import InvalidRepository, NotReady
+from server.errors import InvalidRepository, MemberFailed, NotReady
 from server.members import Members
-from server.plan import Options, make_plan
+from server.plan import Options, Plan, make_plan
 from server.predicting import Answered, Ask, predicting
-from server.prediction import Prediction, Reason
+from server.prediction import Prediction, Reason, conclude_together
 from server.proof import made_rows
 from server.repository import Repository
 from server.rows import Rows
@@ -33,6 +35,8 @@ ROOM = 3
 INLINE = 1 << 16
 """Numbers that are fused in the event loop's thread, in about a millisecond; more of them are in another one."""
 THREADS = 32
+PLANS = 1024
+"""Different options of which the plans are remembered."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,15 @@ class _Key:
     apart: bool
 
 
+@dataclass(slots=True)
+class _Order:
+    """What a request wants of its batch."""
+
+    plan: Plan | None
+    """If it is plain: then the batch makes the prediction."""
+    prediction: Prediction | None = None
+
+
 class Engine:
     """Answers requests from the ensembles of a repository; `default` names the one that a request need not name.
 
@@ -80,6 +93,7 @@ class Engine:
         self._batcher: Batcher[_Key, Run] = Batcher(self._begin, max_rows=BATCH)
         self._members = {ensemble: self._know(ensemble) for ensemble in repository.ensembles()}
         self._running: set[Run] = set()
+        self._plans: dict[Any, Plan] = {}
         self._closed = False
 
     def ensemble(self, name: str | None = None, version: int | None = None) -> Ensemble:
@@ -96,7 +110,7 @@ class Engine:
         """
         if self._closed:
             raise NotReady("the server is stopping")
-        plan = make_plan(ensemble, options)
+        plan = self._plan(ensemble, options)
         seconds = self._limits.deadline
         if options.deadline_ms is not None:
             seconds = min(seconds, options.deadline_ms / 1000)
@@ -104,7 +118,9 @@ class Engine:
         steps = predicting(ensemble, plan, len(rows))
         step: Ask | Prediction = next(steps)
         while isinstance(step, Ask):
-            answered = await self._ask(ensemble, step, rows, until, hurried=options.deadline_ms is not None)
+            answered = await self._ask(ensemble, plan, step, rows, until, hurried=options.deadline_ms is not None)
+            if isinstance(answered, Prediction):
+                return answered
             step = await self._go_on(steps, answered)
         self._count(step, len(rows))
         return step
@@ -138,23 +154,40 @@ class Engine:
 
     # ---- One stage --------------------------------------------------------------------------------------------------
 
-    async def _ask(self, ensemble: Ensemble, ask: Ask, rows: Rows, until: float, *, hurried: bool) -> Answered:
-        """What the members answer in time."""
+    def _plan(self, ensemble: Ensemble, options: Options) -> Plan:
+        """Of equal options the same one, so that their requests can be fused together. Raises InvalidInput."""
+        if options.weights is not None:
+            return make_plan(ensemble, options)  # there is no end of them
+        key = (ensemble, *(tuple(said) if isinstance(said, list) else said for said in _said(options)))
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = make_plan(ensemble, options)
+        return plan
+
+    async def _ask(
+        self, ensemble: Ensemble, plan: Plan, ask: Ask, rows: Rows, until: float, *, hurried: bool
+    ) -> Answered | Prediction:
+        """What the members answer in time; the prediction itself if it is plain and nobody is missing."""
         wanted = rows if ask.rows is None else rows[ask.rows]
         known = self._members[ensemble]
         now = self._now()
-        missing: dict[int, Reason] = {
-            member: "circuit_open" for member in ask.members if not known.breakers[member].allows(now)
-        }
-        members = tuple(member for member in ask.members if member not in missing) if missing else ask.members
-        nothing = np.empty((0, len(wanted), len(ensemble.manifest.outputs)), dtype=np.float32)
+        missing: dict[int, Reason] = {}
+        members = ask.members
+        if not known.are_sound(members):
+            missing = {member: "circuit_open" for member in members if not known.breakers[member].allows(now)}
+            members = tuple(member for member in members if member not in missing)
         if not members:
-            return self._counted(ensemble, Answered((), nothing, missing))
+            return self._counted(ensemble, _nothing(ensemble, len(wanted), missing))
         apart = until - now < ROOM * known.costs.estimate(members, len(wanted))
-        item = await self._batcher.submit(_Key(ensemble, members, apart), wanted, until, hurried=hurried)
+        order = _Order(plan if plan.is_plain and not missing else None)
+        item = await self._batcher.submit(_Key(ensemble, members, apart), wanted, until, hurried=hurried, order=order)
+        if order.prediction is not None:
+            return order.prediction
         if item.run is None:
             missing.update(dict.fromkeys(members, "deadline"))
-            return self._counted(ensemble, Answered((), nothing, missing))
+            return self._counted(ensemble, _nothing(ensemble, len(wanted), missing))
         valid: NDArray[np.bool_] = np.asarray(item.run.valid[:, item.at].all(axis=1))
         if valid.all():
             return self._counted(ensemble, Answered(members, item.run.answers[:, item.at], missing))
@@ -174,11 +207,26 @@ class Engine:
             known=self._members[key.ensemble],
             pool=self._pool,
             release=release,
+            on_answers=self._conclude,
             on_end=self._running.discard,
         )
         if not run.ended:
             self._running.add(run)
         return run
+
+    def _conclude(self, run: Run) -> None:
+        """The plain ones of a batch in which nobody is missing: fused together, counted together."""
+        plain = [item for item in run.items if item.order.plan is not None and not item.done.done()]
+        if not plain or run.answers.size > INLINE:
+            return
+        requests = [(item.order.plan, item.at) for item in plain]
+        try:
+            predictions = conclude_together(run.ensemble, run.members, run.answers, requests)
+        except MemberFailed:  # the final estimator, over some row: each request finds out about its own
+            return
+        for item, prediction in zip(plain, predictions, strict=True):
+            item.order.prediction = prediction
+        self._count_together(run.ensemble, predictions)
 
     async def _go_on(self, steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:
         if answered.probabilities.size <= INLINE:
@@ -234,6 +282,30 @@ class Engine:
         telemetry.count_members(manifest.name, manifest.version, fates)
         return answered
 
+    def _count_together(self, ensemble: Ensemble, predictions: Sequence[Prediction]) -> None:
+        manifest, names = ensemble.manifest, ensemble.names
+        members = predictions[0].members
+        telemetry.count_members(
+            manifest.name, manifest.version, {names[member]: "answered" for member in members}, len(predictions)
+        )
+        by_strategy: dict[str, list[Prediction]] = {}
+        for prediction in predictions:
+            by_strategy.setdefault(prediction.strategy, []).append(prediction)
+        for strategy, some in by_strategy.items():
+            labels = np.concatenate([prediction.fused.labels for prediction in some])
+            answers = np.concatenate([prediction.member_probabilities for prediction in some], axis=1)
+            differs = (answers.argmax(axis=2) != labels).sum(axis=1) if manifest.task == "classification" else ()
+            abstains = [said for prediction in some if (said := prediction.abstains) is not None]
+            telemetry.count_prediction(
+                ensemble=manifest.name,
+                version=manifest.version,
+                strategy=strategy,
+                requests=len(some),
+                rows=len(labels),
+                abstained=sum(int(said.sum()) for said in abstains),
+                disagreements={names[member]: int(n) for member, n in zip(members, differs)},  # noqa: B905
+            )
+
     def _count(self, prediction: Prediction, n_rows: int) -> None:
         manifest = prediction.ensemble.manifest
         stages, abstains = prediction.stages, prediction.abstains
@@ -251,6 +323,14 @@ class Engine:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+_said = attrgetter(*(field.name for field in fields(Options) if field.name != "weights"))
+"""What options say, but for the weights."""
+
+
+def _nothing(ensemble: Ensemble, n_rows: int, missing: Mapping[int, Reason]) -> Answered:
+    return Answered((), np.empty((0, n_rows, len(ensemble.manifest.outputs)), dtype=np.float32), missing)
 
 
 def _send(steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:

@@ -64,6 +64,11 @@ class Plan:
     contributions: bool
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its answer is a fusion of all members' answers and nothing more."""
+        return len(self.stages) == 1 and not self.uncertainty and not self.contributions
+
+    @property
     def weights(self) -> NDArray[np.float32]:
         """`(len(members),)`, sum to 1."""
         return self.weights_of(self.members)

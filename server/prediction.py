@@ -121,6 +121,47 @@ def conclude(
     )
 
 
+def conclude_together(
+    ensemble: Ensemble,
+    members: tuple[int, ...],
+    answers: NDArray[np.float32],
+    requests: Sequence[tuple[Plan, slice]],
+) -> list[Prediction]:
+    """The predictions of requests that shared a batch, of plain plans, whose members have all answered.
+
+    `answers (n_members, n_rows of the batch, n_outputs)`; a request's rows are a slice of them. Requests of one plan
+    are fused in one go: a row's answer does not depend on the rows beside it. Raises MemberFailed if a final estimator
+    does.
+    """
+    found: list[Prediction | None] = [None] * len(requests)
+    by_plan: dict[int, list[int]] = {}
+    for index, (plan, _) in enumerate(requests):
+        by_plan.setdefault(id(plan), []).append(index)
+    for indices in by_plan.values():
+        plan = requests[indices[0]][0]
+        slices = [requests[index][1] for index in indices]
+        own = answers if len(by_plan) == 1 else np.concatenate([answers[:, at] for at in slices], axis=1)
+        fused, weights = fuse_by(ensemble, plan, members, own), _effective_weights(ensemble, plan, members)
+        rule = rule_of(ensemble, plan, members)
+        begin = 0
+        for index, at in zip(indices, slices, strict=True):
+            part = slice(begin, begin := begin + at.stop - at.start)
+            found[index] = Prediction(
+                ensemble=ensemble,
+                plan=plan,
+                strategy=plan.strategy if rule == plan.rule else rule,
+                fused=Fused(fused.probabilities[part], fused.labels[part]),
+                members=members,
+                weights=weights,
+                member_probabilities=own[:, part],
+                missing={},
+                stages=None,
+                uncertainty=None,
+                contributions=None,
+            )
+    return [prediction for prediction in found if prediction is not None]
+
+
 def _uncertainty(ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group]) -> Uncertainty | Spread:
     measured: list[Uncertainty | Spread] = []
     for group in groups:

@@ -37,7 +37,8 @@ STUCK_SECONDS = 5.0
 class Run:
     """Begins at once. `answers (n_members, n_rows, n_outputs)` and `valid (n_members, n_rows)` fill up as it goes.
 
-    `release` is called once, when the next batch may begin; `on_end` when nothing of this one runs any more.
+    `release` is called once, when the next batch may begin; `on_answers`, before those who wait are woken, if all
+    members have answered all rows; `on_end` when nothing of this one runs any more.
     """
 
     def __init__(
@@ -51,15 +52,17 @@ class Run:
         known: Members,
         pool: ThreadPoolExecutor,
         release: Callable[[], None],
+        on_answers: Callable[["Run"], None],
         on_end: Callable[["Run"], None],
     ) -> None:
-        self._ensemble, self._rows, self._items, self._known, self._pool = ensemble, rows, items, known, pool
+        self.ensemble, self._rows, self.items, self._known, self._pool = ensemble, rows, items, known, pool
         self._loop = asyncio.get_running_loop()
         self._waiting = len(items)
         self._calls: list[Call] = []
         self._finishing: list[asyncio.Task[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._released, self._release_next, self._on_end = False, release, on_end
+        self._on_answers = on_answers
         self._first_until = min(item.until for item in items)
         self._last_until = max(item.until for item in items)
         self.members = members
@@ -96,7 +99,7 @@ class Run:
         began = perf_counter()
         try:
             with self._known.watchdog.guarding(self._patience(self.members)) as stop:
-                answers, valid = self._ensemble.ask(self._rows, self.members, stop)
+                answers, valid = self.ensemble.ask(self._rows, self.members, stop)
         except MemberFailed:
             self._go_apart(self.members)
         except Exception as exc:  # whatever it is, those who wait must hear of it
@@ -205,8 +208,8 @@ class Run:
 
     async def _raised(self, member: int, exc: MemberFailed) -> None:
         """Over some row, perhaps only of one request: the others' are run again without it."""
-        if len(self._items) > 1:
-            for item in self._items:
+        if len(self.items) > 1:
+            for item in self.items:
                 call = self._start(self._rows[item.at], (member,))
                 await call.ended()
                 if call.stopped:
@@ -229,7 +232,7 @@ class Run:
             then(call)
 
         self._known.calls.update(members)
-        call = Call(self._ensemble, rows, members, self._pool, on_end)
+        call = Call(self.ensemble, rows, members, self._pool, on_end)
         self._calls.append(call)
         return call
 
@@ -249,7 +252,12 @@ class Run:
             self._release_next()
 
     def _end(self, fault: BaseException | None) -> None:
-        for item in self._items:
+        if fault is None and self.valid.all():
+            try:
+                self._on_answers(self)
+            except Exception as exc:  # whatever it is, those who wait must hear of it
+                fault = exc
+        for item in self.items:
             if fault is not None and not item.done.done():
                 item.done.set_exception(fault)
             item.wake()

@@ -100,16 +100,17 @@ def count_prediction(
     strategy: str,
     rows: int,
     disagreements: Mapping[str, int],
+    requests: int = 1,
     degraded: bool = False,
     abstained: int = 0,
     by_stage: Sequence[int] = (),
 ) -> None:
-    """One predict request of `rows` rows.
+    """Predict requests of one strategy, of `rows` rows together.
 
     `disagreements` gives, by member, the rows on which it had another label; `by_stage` the rows that each stage of a
     cascade has answered; `abstained` those that were too doubtful.
     """
-    _of(_PREDICTIONS, ensemble, version, strategy).inc()
+    _of(_PREDICTIONS, ensemble, version, strategy).inc(requests)
     _of(_ROWS, ensemble, version, strategy).inc(rows)
     if degraded:
         _of(_DEGRADED, ensemble, version).inc()
@@ -121,10 +122,10 @@ def count_prediction(
         _of(_DISAGREEMENTS, ensemble, version, member).inc(count)
 
 
-def count_members(ensemble: str, version: int, outcomes: Mapping[str, str]) -> None:
-    """One request to some members: by member, `answered`, or why it did not."""
+def count_members(ensemble: str, version: int, outcomes: Mapping[str, str], requests: int = 1) -> None:
+    """Requests to some members: by member, `answered`, or why it did not."""
     for member, outcome in outcomes.items():
-        _of(_MEMBERS, ensemble, version, member, outcome).inc()
+        _of(_MEMBERS, ensemble, version, member, outcome).inc(requests)
 
 
 def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> None:
