@@ -17,7 +17,7 @@ from server.ensemble import Ensemble
 from server.fusion import REGRESSION, STRATEGIES, Fused, fuse
 from server.plan import Options, make_plan
 from server.predicting import Ask, drive
-from server.prediction import Group, Prediction, conclude, confidence, fuse_by, rule_of
+from server.prediction import Group, Prediction, conclude, conclude_together, confidence, fuse_by, rule_of
 from server.uncertainty import Spread, Uncertainty
 from tests import tiny
 
@@ -319,3 +319,61 @@ def test_only_stacking_without_all_members_is_another_rule() -> None:
         plan = make_plan(ensemble, Options(strategy=strategy))
         assert rule_of(ensemble, plan, (0, 1, 2)) == strategy
         assert rule_of(ensemble, plan, (0, 2)) == ("log_linear" if strategy == "stacking" else strategy)
+
+
+# Together -----------------------------------------------------------------------------------------------------------
+
+
+def assert_same(got: Prediction, expected: Prediction) -> None:
+    """To the bit, whatever a prediction tells."""
+    assert (got.plan, got.strategy, got.members, got.missing) == (
+        expected.plan,
+        expected.strategy,
+        expected.members,
+        expected.missing,
+    )
+    assert (got.stages, got.uncertainty, got.contributions) == (None, None, None)
+    assert_array_equal(got.weights, expected.weights)
+    assert_array_equal(got.fused.probabilities, expected.fused.probabilities)
+    assert_array_equal(got.fused.labels, expected.fused.labels)
+    assert_array_equal(got.member_probabilities, expected.member_probabilities)
+
+
+@laws
+@given(data=st.data())
+def test_requests_that_share_a_batch_get_what_each_would_alone(data: st.DataObject) -> None:
+    n_members = data.draw(st.integers(1, 4), label="members")
+    ensemble = tiny.answering(n_members)
+    strategies = [name for name in ensemble.strategies if name != "cascade"]
+    plans = [
+        make_plan(ensemble, Options(strategy=strategy, abstain_below=0.5))
+        for strategy in data.draw(st.lists(st.sampled_from(strategies), min_size=1, max_size=4), label="plans")
+    ]
+    sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=8), label="sizes")
+    answers = random_answers(n_members, sum(sizes), seed=data.draw(st.integers(0, 99)))
+    ends = np.cumsum(sizes).tolist()
+    places = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    requests = [(data.draw(st.sampled_from(plans)), place) for place in places]
+    members = tuple(range(n_members))
+    together = conclude_together(ensemble, members, answers, requests)
+    assert len(together) == len(requests)
+    for got, (plan, place) in zip(together, requests, strict=True):
+        own = answers[:, place]
+        assert_same(got, drive(ensemble, plan, own.shape[1], lambda _, own=own: own))  # type: ignore[misc]
+
+
+def test_a_batch_may_hold_rows_of_others() -> None:
+    ensemble = tiny.answering(2)
+    answers = random_answers(2, 6)
+    plan, other = make_plan(ensemble, Options()), make_plan(ensemble, Options(strategy="vote"))
+    last, first = conclude_together(ensemble, (0, 1), answers, [(plan, slice(4, 6)), (other, slice(0, 1))])
+    assert_same(last, drive(ensemble, plan, 2, lambda _: answers[:, 4:]))
+    assert_same(first, drive(ensemble, other, 1, lambda _: answers[:, :1]))
+
+
+def test_where_one_plan_holds_some_of_the_rows_it_is_fused_over_those_alone() -> None:
+    ensemble = tiny.answering(2)
+    answers = random_answers(2, 6)
+    plan = make_plan(ensemble, Options())
+    [only] = conclude_together(ensemble, (0, 1), answers, [(plan, slice(2, 5))])
+    assert_same(only, drive(ensemble, plan, 3, lambda _: answers[:, 2:5]))
