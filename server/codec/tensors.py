@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,13 @@ Forms = Mapping[int, tuple[int, ...]]
 
 def forms_of(shape: Sequence[int]) -> Forms:
     """Flat; nested as the shape; and that without its last dimensions of 1."""
+    return _forms_of(tuple(shape))
+
+
+@lru_cache(maxsize=256)
+def _forms_of(shape: tuple[int, ...]) -> Forms:
     forms: dict[int, tuple[int, ...]] = {1: (math.prod(shape),)}
-    nested = tuple(shape)
+    nested = shape
     while len(nested) > 1:
         forms[len(nested)] = nested
         if nested[-1] != 1:
@@ -34,42 +40,27 @@ def described(forms: Forms) -> str:
     return ", or ".join([f"{flat} numbers", *(str(list(form)) for form in nested)])
 
 
-def decode_tensor(
-    instances: Sequence[Any], spec: InputSpec, place: Place, *, plain: bool = False
-) -> NDArray[np.float32]:
-    """`(n, *spec.shape)` from a row each. `plain` promises that they hold no text, true, false or null.
+def decode_tensor(instances: Sequence[Any], spec: InputSpec, place: Place) -> NDArray[np.float32]:
+    """`(n, *spec.shape)` from a row each.
 
     Raises InvalidInput for what is no number, is beyond float32, is outside the input's domain, or nested otherwise.
     """
     forms = forms_of(spec.shape)
-    rows = _convert_all(instances, forms) if plain else None
-    if rows is None:
-        rows = np.stack([_convert_one(row, forms, place(i), spec.missing) for i, row in enumerate(instances)])
+    rows = np.stack([_convert_one(row, forms, place(i), spec.missing) for i, row in enumerate(instances)])
     check_domain(rows, spec, place)
     return rows.reshape(len(instances), *spec.shape)
 
 
-def _convert_all(instances: Sequence[Any], forms: Forms) -> NDArray[np.float32] | None:
-    """All rows at once, `(n, size)`; None if something is wrong with one of them, or if they differ in form."""
-    try:
-        with np.errstate(over="ignore"):
-            rows = np.array(instances, dtype=np.float32)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    fits = forms.get(rows.ndim - 1) == rows.shape[1:] and np.isfinite(rows).all()
-    return rows.reshape(len(instances), -1) if fits else None
-
-
 def _convert_one(row: object, forms: Forms, where: str, missing: bool) -> NDArray[np.float32]:
     """One row, `(size,)`. Raises InvalidInput, naming the place."""
-    form = forms.get(_depth(row))
+    form = forms.get(depth_of(row))
     if form is None or not isinstance(row, list) or len(row) != form[0]:
         raise InvalidInput(f"{where}: expected {described(forms)}; got {_described_row(row)}")
     _check_numbers(row, form, where, missing)
     return np.array(row, dtype=np.float32).reshape(-1)
 
 
-def _depth(row: object) -> int:
+def depth_of(row: object) -> int:
     depth = 0
     while isinstance(row, list):
         depth += 1
@@ -92,4 +83,4 @@ def _check_numbers(values: object, form: tuple[int, ...], where: str, missing: b
 def _described_row(row: object) -> str:
     if not isinstance(row, list):
         return shown(row)
-    return str(len(row)) if _depth(row) == 1 else f"{len(row)} arrays, nested {_depth(row)} deep"
+    return str(len(row)) if depth_of(row) == 1 else f"{len(row)} arrays, nested {depth_of(row)} deep"
