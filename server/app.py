@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     The application is ready from the start of its lifespan to the end of it.
     """
-    repository = Repository.load(settings.models, versions=settings.versions)
+    repository = Repository.load(settings.models, versions=settings.versions, providers=settings.providers)
     app = FastAPI(
         title="Committee",
         version=version("committee"),

@@ -26,7 +26,7 @@ from server.manifest import (
     Task,
 )
 from server.rows import ELEMENTS, Rows, split_rows
-from server.session import Session, Stop
+from server.session import CPU, Session, Stop
 
 SUM_TOLERANCE = 1e-3
 """How far a member's probabilities may sum from 1, and one of them lie below 0: some converters leave it at that."""
@@ -51,6 +51,7 @@ class Ensemble:
         *,
         where: str,
         threads: int = 1,
+        providers: Sequence[str] = CPU,
         graphs: Mapping[str, Session] | None = None,
         verified: bool = False,
     ) -> None:
@@ -66,7 +67,7 @@ class Ensemble:
             strategy: np.array([member.weights.get(strategy, 1.0) for member in manifest.members], dtype=np.float64)
             for strategy in self.strategies
         }
-        graphs = graphs or open_graphs(graph_files(manifest), files, where=where, threads=threads)
+        graphs = graphs or open_graphs(graph_files(manifest), files, where=where, threads=threads, providers=providers)
         by_file = {member.file: graphs[member.file] for member in manifest.members}
         self._graphs = [_Graph(manifest, name, session) for name, session in by_file.items()]
         estimator = manifest.final_estimator
@@ -147,10 +148,15 @@ def offered_strategies(manifest: Describes) -> list[str]:
 
 
 def open_graphs(
-    names: Iterable[str], files: Mapping[str, bytes], *, where: str, threads: int = 1
+    names: Iterable[str],
+    files: Mapping[str, bytes],
+    *,
+    where: str,
+    threads: int = 1,
+    providers: Sequence[str] = CPU,
 ) -> dict[str, Session]:
     """A session for each of these files. Raises InvalidRepository."""
-    return {name: Session(files[name], where=f"{where}/{name}", threads=threads) for name in names}
+    return {name: Session(files[name], where=f"{where}/{name}", threads=threads, providers=providers) for name in names}
 
 
 def on_one_line(row: NDArray[np.floating]) -> str:

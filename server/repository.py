@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from server.fusion import BY_TASK, STACKING
 from server.handmade import Draft, is_hand_made, parse_draft, resolve
 from server.manifest import MANIFEST_FILE, NAME_PATTERN, REPORT_FILE, Manifest, parse_manifest
 from server.proof import probe, replay
+from server.session import CPU
 
 Versions = Literal["latest", "all"] | frozenset[int]
 
@@ -41,9 +42,13 @@ class Repository:
             self._by_name.setdefault(ensemble.manifest.name, {})[ensemble.manifest.version] = ensemble
 
     @classmethod
-    def load(cls, root: Path, *, versions: Versions = "latest", threads: int = 1) -> "Repository":
+    def load(
+        cls, root: Path, *, versions: Versions = "latest", threads: int = 1, providers: Sequence[str] = CPU
+    ) -> "Repository":
         """Load the chosen versions of every ensemble under `root`. Raises InvalidRepository if anything is wrong."""
-        return cls(load_version(folder, threads=threads) for folder in find_versions(root, versions))
+        return cls(
+            load_version(folder, threads=threads, providers=providers) for folder in find_versions(root, versions)
+        )
 
     def names(self) -> list[str]:
         return sorted(self._by_name)
@@ -131,15 +136,15 @@ def read_version(folder: Path) -> tuple[Manifest | Draft, dict[str, bytes]]:
     return manifest, _read_listed(folder, manifest)
 
 
-def load_version(folder: Path, *, threads: int = 1) -> Ensemble:
+def load_version(folder: Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> Ensemble:
     """Verify one version, load its graphs and see that they answer as they should. Raises InvalidRepository."""
     said, files = read_version(folder)
     where = str(folder)
     if isinstance(said, Manifest):
-        ensemble = Ensemble(said, files, where=where, threads=threads, verified=True)
+        ensemble = Ensemble(said, files, where=where, threads=threads, providers=providers, verified=True)
         replay(ensemble, files)
         return ensemble
-    graphs = open_graphs(graph_files(said), files, where=where, threads=threads)
+    graphs = open_graphs(graph_files(said), files, where=where, threads=threads, providers=providers)
     name, version = folder.parent.name, int(folder.name)
     manifest = resolve(said, files, graphs, name=name, version=version, where=str(folder / MANIFEST_FILE))
     ensemble = Ensemble(manifest, files, where=where, graphs=graphs)

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from server.errors import InvalidRepository, MemberFailed, first_line
 
-PROVIDERS = ("CPUExecutionProvider",)
+CPU = ("cpu",)
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+}
+"""By the name that people use: ONNX Runtime's word for it. What comes first is preferred."""
 TYPES = {"FP32": "tensor(float)", "BYTES": "tensor(string)"}
 """By datatype: ONNX Runtime's word for it."""
 
@@ -46,12 +56,13 @@ class Stop:
 
 
 class Session:
-    """A graph, loaded from bytes, on `threads` intra-op threads.
+    """A graph, loaded from bytes, on `threads` intra-op threads, by the `providers` of these names.
 
-    Raises InvalidRepository, naming `where`, if ONNX Runtime does not take it.
+    Raises InvalidRepository, naming `where`, if ONNX Runtime does not take it, or would run it by other providers than
+    these: it falls back to the CPU without a word.
     """
 
-    def __init__(self, model: bytes, *, where: str, threads: int = 1) -> None:
+    def __init__(self, model: bytes, *, where: str, threads: int = 1, providers: Sequence[str] = CPU) -> None:
         # It reports to Microsoft by default; whoever wants that may still set the variable to 0.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         # Not imported at the top: it may start threads, and no process that is to fork may have any of them.
@@ -66,10 +77,20 @@ class Session:
         # A graph may keep its weights in files beside it, which no manifest lists: let it find none.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         self.where = where
+        wanted = [PROVIDERS[name] for name in providers]
+        there = onnxruntime.get_available_providers()
+        if absent := [name for name in providers if PROVIDERS[name] not in there]:
+            have = ", ".join(name for name, known in PROVIDERS.items() if known in there)
+            raise InvalidRepository(f"{where}: expected provider {absent[0]!r}; this onnxruntime has {have}")
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS))
+            self._session = onnxruntime.InferenceSession(model, options, providers=wanted)
         except Exception as exc:  # ONNX Runtime's exceptions have no base class of their own
             raise InvalidRepository(f"{where}: ONNX Runtime cannot load it: {first_line(exc)}") from exc
+        got = self._session.get_providers()
+        if lost := [name for name in providers if PROVIDERS[name] not in got]:
+            raise InvalidRepository(
+                f"{where}: expected provider {lost[0]!r}, got {', '.join(got)}: its libraries or its device are not there"
+            )
         self.inputs = {arg.name: _spec(arg) for arg in self._session.get_inputs()}
         self.optional_inputs = {arg.name: _spec(arg) for arg in self._session.get_overridable_initializers()}
         self.outputs = {arg.name: _spec(arg) for arg in self._session.get_outputs()}

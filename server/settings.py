@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.repository import Versions
+from server.session import CPU, PROVIDERS
 
 PROGRAM = "committee-server"
 ENV_PREFIX = "COMMITTEE_"
@@ -32,6 +33,14 @@ def parse_versions(value: object) -> object:
     return frozenset(map(int, numbers))
 
 
+def parse_providers(value: object) -> object:
+    """Names with commas between."""
+    names = tuple(value.lower().split(",")) if isinstance(value, str) else value
+    if isinstance(names, tuple) and (not names or any(name not in PROVIDERS for name in names)):
+        raise ValueError(f"expected some of {', '.join(PROVIDERS)}, with commas between")
+    return names
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -52,6 +61,12 @@ class Settings(BaseSettings):
         Field(description="versions of each ensemble to serve: latest, all, or numbers like 1,3"),
     ] = "latest"
     workers: Annotated[int, Field(ge=1, le=1024, description="processes")] = Field(default_factory=available_cores)
+    providers: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(parse_providers),
+        Field(description="what runs the graphs, the preferred first: some of " + ", ".join(PROVIDERS)),
+    ] = CPU
     deadline: Annotated[
         float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds that a request may take at most")
     ] = 30.0
@@ -73,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "An option wins over its environment variable."
     for name, field in Settings.model_fields.items():
         default = "one a core" if field.default_factory else field.default
+        default = ",".join(default) if isinstance(default, tuple) else default
         parser.add_argument(
             _option(name),
             default=argparse.SUPPRESS,

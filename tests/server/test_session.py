@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
@@ -114,3 +115,26 @@ def test_a_session_that_failed_once_goes_on_answering() -> None:
         session.run(["probabilities"], {"X": x[:, :3]})
     (answered,) = session.run(["probabilities"], {"X": x})
     assert_allclose(answered, tiny.answers(x, 1)[0], atol=1e-6)
+
+
+def test_a_provider_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvalidRepository) as caught:
+        Session(linear(), where="m1.onnx", providers=("rocm", "cpu"))
+    assert str(caught.value) == "m1.onnx: expected provider 'rocm'; this onnxruntime has cpu"
+
+
+def test_a_session_that_falls_back_without_a_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    real = onnxruntime.InferenceSession
+
+    def on_the_cpu(model: bytes, options: object, providers: list[str]) -> object:
+        assert providers == there
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    with pytest.raises(InvalidRepository) as caught:
+        Session(linear(), where="m1.onnx", providers=("cuda", "cpu"))
+    assert str(caught.value) == (
+        "m1.onnx: expected provider 'cuda', got CPUExecutionProvider: its libraries or its device are not there"
+    )

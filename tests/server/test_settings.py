@@ -40,6 +40,7 @@ class TestReadSettings:
             "breaker_failures": 5,
             "breaker_cooldown": 10.0,
             "log_level": "info",
+            "providers": ("cpu",),
         }
 
     def test_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +132,14 @@ class TestAvailableCores:
         (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota + "\n")
         (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
         assert available_cores(tmp_path) == expected
+
+
+class TestProviders:
+    @pytest.mark.parametrize(("text", "names"), [("cpu", ("cpu",)), ("CUDA,cpu", ("cuda", "cpu"))])
+    def test_names(self, text: str, names: tuple[str, ...]) -> None:
+        assert read("--providers", text).providers == names
+
+    @pytest.mark.parametrize("text", ["", "gpu", "cuda,", "cuda, cpu", "CPUExecutionProvider"])
+    def test_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"--providers: expected some of cpu, cuda, tensorrt, openvino, .*; got "):
+            read("--providers", text)
