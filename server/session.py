@@ -89,7 +89,8 @@ class Session:
         got = self._session.get_providers()
         if lost := [name for name in providers if PROVIDERS[name] not in got]:
             raise InvalidRepository(
-                f"{where}: expected provider {lost[0]!r}, got {', '.join(got)}: its libraries or its device are not there"
+                f"{where}: expected provider {lost[0]!r}, got {', '.join(got)}: "
+                "its libraries or its device are not there"
             )
         self.inputs = {arg.name: _spec(arg) for arg in self._session.get_inputs()}
         self.optional_inputs = {arg.name: _spec(arg) for arg in self._session.get_overridable_initializers()}
