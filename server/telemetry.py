@@ -134,8 +134,8 @@ def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> 
 
 def count_request(*, route: str, method: str, status: int, seconds: float) -> None:
     """One HTTP request; `route` is a template, never a path as it came."""
-    _REQUESTS.labels(route, method if method in METHODS else "OTHER", status).inc()
-    _LATENCY.labels(route).observe(seconds)
+    _of(_REQUESTS, route, method if method in METHODS else "OTHER", status).inc()
+    _of(_LATENCY, route).observe(seconds)
 
 
 def count_error(code: str) -> None:

@@ -98,7 +98,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS = {  # noqa: RUF012
         "loop": "uvloop",
-        "http": "httptools",
+        "http": "server.protocol:FastLane",  # by name: it must not be imported yet
         "ws": "none",
         "lifespan": "on",
         "access_log": False,

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import quote
-
-from starlette.responses import Response
 
 from server.codec.answers import encode_json, weights_of
 from server.codec.arrays import encode_npy, encode_raw
@@ -12,7 +11,8 @@ from server.codec.media import JSON, NPY, RAW
 from server.codec.options import Detail, RequestOptions
 from server.errors import InvalidInput
 from server.prediction import Prediction
-from server.rest.errors import error_response
+from server.rest.errors import error_reply
+from server.rest.reply import Reply, make_reply
 
 FORMS = (JSON, RAW, NPY)
 """JSON first: it is what is meant where several are as welcome."""
@@ -28,7 +28,12 @@ def choose_form(accept: Iterable[str]) -> str | None:
     The quality of a form is that of the range which names it most exactly. Among equals the more exactly named wins,
     then the one named first.
     """
-    text = ",".join(accept)
+    return _choose_form(",".join(accept))
+
+
+@lru_cache(maxsize=64)
+def _choose_form(text: str) -> str | None:
+    """Remembered: clients say the same over and over."""
     if not text.strip():
         return JSON
     ranges = [parsed for entry in text.split(",") if (parsed := _parse_range(entry))]
@@ -36,8 +41,8 @@ def choose_form(accept: Iterable[str]) -> str | None:
     return best if _rank(best, ranges)[0] > 0 else None
 
 
-def not_acceptable() -> Response:
-    return error_response(406, "not_acceptable", f"Accept: expected one of {', '.join(FORMS)}; got none of them")
+def not_acceptable() -> Reply:
+    return error_reply(406, "not_acceptable", f"Accept: expected one of {', '.join(FORMS)}; got none of them")
 
 
 def check_options(form: str, options: RequestOptions) -> None:
@@ -49,12 +54,12 @@ def check_options(form: str, options: RequestOptions) -> None:
             raise InvalidInput(f"{name}: expected none with Accept: {form}, which holds the probabilities; got some")
 
 
-def encode(prediction: Prediction, form: str, *, id: str | None, detail: Sequence[Detail] | None) -> Response:  # noqa: A002
+def encode(prediction: Prediction, form: str, *, id: str | None, detail: Sequence[Detail] | None) -> Reply:  # noqa: A002
     """The whole answer as JSON; else the fused probabilities `(n, n_classes)`, and the rest in headers."""
     if form == JSON:
-        return Response(encode_json(prediction, id=id, detail=detail or ()), media_type=JSON)
+        return make_reply(encode_json(prediction, id=id, detail=detail or ()), JSON)
     encode_array = encode_raw if form == RAW else encode_npy
-    return Response(encode_array(prediction.fused.probabilities), media_type=form, headers=_facts(prediction, id))
+    return make_reply(encode_array(prediction.fused.probabilities), form, headers=_facts(prediction, id))
 
 
 def _facts(prediction: Prediction, id_: str | None) -> dict[str, str]:

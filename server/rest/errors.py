@@ -26,6 +26,7 @@ from server.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from server.rest.reply import Headers, Reply, make_reply, values_of
 
 STATUSES: dict[type[CommitteeError], int] = {
     InvalidInput: 400,
@@ -61,13 +62,13 @@ def status_of(error: type[CommitteeError]) -> int:
     return next(STATUSES[cls] for cls in error.__mro__ if cls in STATUSES)
 
 
-def error_response(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Response:
+def error_reply(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Reply:
     """`{"error", "code", "request_id"}`, and the error counted."""
     telemetry.count_error(code)
     if len(message) > MESSAGE_LIMIT:
         message = message[:MESSAGE_LIMIT] + "…"
     body = {"error": printable(message), "code": code, "request_id": telemetry.request_id.get()}
-    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
+    return make_reply(orjson.dumps(body), "application/json", status, headers=headers)
 
 
 def printable(text: str) -> str:
@@ -75,19 +76,33 @@ def printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-async def on_committee_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, CommitteeError)
+def reply_to(exc: CommitteeError, asked: Headers) -> Reply:
+    """The answer to a request, with the headers `asked`, that has raised this."""
     status = status_of(type(exc))
     message = exc.message
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
-    if isinstance(exc, TooLarge) and "transfer-encoding" in request.headers:
+    if isinstance(exc, TooLarge) and values_of(asked, b"transfer-encoding"):
         headers["Connection"] = "close"  # such a body may have no end
     if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed):
         # Overload and deadlines are no faults, and a line for each would come just when there is no time for it. Of a
         # member that fails the log tells once.
         logger.error(message, exc_info=exc)
         message = next(FAULTS[cls] for cls in type(exc).__mro__ if cls in FAULTS)
-    return error_response(status, exc.code, message, headers=headers)
+    return error_reply(status, exc.code, message, headers=headers)
+
+
+def reply_to_unforeseen(exc: Exception) -> Reply:
+    """The answer to what nobody foresaw; the log has the traceback."""
+    logger.error("unexpected %s", type(exc).__name__, exc_info=exc)
+    return error_reply(500, InternalError.code, FAULTS[CommitteeError])
+
+
+# ---- For FastAPI ----------------------------------------------------------------------------------------------------
+
+
+async def on_committee_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, CommitteeError)
+    return reply_to(exc, request.headers.raw).response()
 
 
 async def on_validation_error(request: Request, exc: Exception) -> Response:
@@ -95,21 +110,16 @@ async def on_validation_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
     message = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-    return error_response(400, InvalidInput.code, f"{message}; got {str(first['input'])[:64]!r}")
+    return error_reply(400, InvalidInput.code, f"{message}; got {str(first['input'])[:64]!r}").response()
 
 
 async def on_http_exception(request: Request, exc: Exception) -> Response:
     """No such route, or not with this method."""
     assert isinstance(exc, HTTPException)
     if exc.status_code == 404:
-        return error_response(404, NotFound.code, "no such route; GET / lists them")
+        return error_reply(404, NotFound.code, "no such route; GET / lists them").response()
     if exc.status_code == 405:
         allowed = (exc.headers or {}).get("Allow", "")
-        return error_response(405, "method_not_allowed", f"expected {allowed}; got another method", headers=exc.headers)
-    return error_response(exc.status_code, InvalidInput.code, str(exc.detail), headers=exc.headers)
-
-
-def internal_error(exc: Exception) -> Response:
-    """The answer to what nobody foresaw; the log has the traceback."""
-    logger.error("unexpected %s", type(exc).__name__, exc_info=exc)
-    return error_response(500, InternalError.code, FAULTS[CommitteeError])
+        message = f"expected {allowed}; got another method"
+        return error_reply(405, "method_not_allowed", message, headers=exc.headers).response()
+    return error_reply(exc.status_code, InvalidInput.code, str(exc.detail), headers=exc.headers).response()

@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import telemetry
-from server.rest.errors import internal_error
+from server.rest.errors import reply_to_unforeseen
 
 
 class Observer:
@@ -36,7 +36,7 @@ class Observer:
         except Exception as exc:
             if status is not None:
                 raise  # half an answer is out: the connection has to break
-            await internal_error(exc)(scope, receive, send_with_id)
+            await reply_to_unforeseen(exc).response()(scope, receive, send_with_id)
         finally:
             telemetry.request_id.reset(token)
             telemetry.count_request(

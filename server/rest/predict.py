@@ -1,16 +1,13 @@
 """`POST …/predict`: rows in, predictions out."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.codec.options import for_engine, join, parse_deadline, parse_options
-from server.rest import answer, openapi, schemas
-from server.rest.body import decode, read_body
-from server.rest.state import ready_engine
+from server.rest import exchange, openapi, schemas
+from server.rest.body import read_body
 
 router = APIRouter(tags=["predict"])
 
@@ -38,19 +35,10 @@ async def predict_version(request: Request, name: schemas.EnsembleName, version:
 
 async def _predict(request: Request, name: str | None = None, version: int | None = None) -> Response:
     began = asyncio.get_running_loop().time()
-    engine = ready_engine(request)
+    headers = request.headers.raw
+    engine = exchange.admit(request.app.state, headers)
     # Whatever is wrong besides: an answer before the body's end could be lost when the connection closes.
-    body, media = await read_body(request)
-    ensemble = engine.ensemble(name, version)
-    form = answer.choose_form(request.headers.getlist("accept"))
-    if form is None:
-        return answer.not_acceptable()
-    asked = parse_options(request.query_params.multi_items(), where="query")
-    at_most = parse_deadline(request.headers.getlist("x-request-deadline-ms"))
-    content = await decode(request, body, media, ensemble.manifest)
-    asked = join(asked, content.options)
-    answer.check_options(form, asked)
-    if at_most is not None:
-        asked = replace(asked, deadline_ms=min(at_most, asked.deadline_ms or at_most))
-    prediction = await engine.infer(ensemble, content.rows, for_engine(asked), began=began)
-    return answer.encode(prediction, form, id=content.id, detail=asked.detail)
+    body = await read_body(request)
+    asked = exchange.Asked(headers, request.scope["query_string"], name, version)
+    reply = await exchange.predict(asked, body, engine, request.app.state.decoding, began=began)
+    return reply.response()

@@ -368,7 +368,7 @@ SAY = "so say them, [[inputs]] each with name and shape: "
         (
             [("weights", FLOAT, ["n", 4])],
             "m1.onnx: input weights tensor(float) [n, 4]: expected a name other than answers, member_probabilities, "
-            "members, probabilities, stack, stacked, weights; a graph of one input takes any: say [[inputs]] with name "
+            "members, probabilities, stacked, weights; a graph of one input takes any: say [[inputs]] with name "
             "and shape",
         ),
     ],

@@ -230,6 +230,9 @@ class TestServe:
             server.process.send_signal(signal.SIGHUP)
             until(lambda: server.said("^not reloaded: "))
             assert server.request("POST", "/predict", BODY)[0] == 200
+            with connect(server.port) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert b'"error":"Host: expected one; got none"' in read_all(connection)
             assert server.stop() == 0
         [refused] = server.said("^not reloaded: ")
         assert str(folder / MANIFEST_FILE) in refused["message"]

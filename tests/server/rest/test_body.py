@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from server.errors import InvalidInput, TooLarge
-from server.rest.body import read_body
+from server.rest.body import check_length, media_of, read_body
 
 
 def read(messages: Iterable[dict[str, Any]], *, length: int | None = None) -> tuple[bytes, int]:
@@ -21,8 +21,9 @@ def read(messages: Iterable[dict[str, Any]], *, length: int | None = None) -> tu
         headers.append((b"content-length", b"%d" % length))
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     try:
-        body, media = asyncio.run(read_body(request, limit=8))
-        assert media.type == "application/json"
+        check_length(headers, limit=8)
+        body = asyncio.run(read_body(request, limit=8))
+        assert media_of(headers).type == "application/json"
     finally:
         Left.messages = len(left)
     return body, len(left)

@@ -1,0 +1,294 @@
+"""HTTP on a connection: uvicorn's, with bounds on what a client may send and how long it may take, on every route.
+
+Faults of framing, after which nobody can say where the next request begins, are answered in their turn, and close.
+"""
+
+import asyncio
+from typing import Any, ClassVar, NoReturn
+
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from server.framing import NO_HTTP, Refused, Stage, find_fault, headers_too_large, too_late, url_too_long
+from server.turn import UNMATCHED, Refusal, Turn
+
+
+class _Stop(Exception):
+    """Ends the parsing; why has been said."""
+
+
+class Flow(FlowControl):
+    """Reads nothing more while requests are queued: uvicorn would take a chunk of new ones for every answer."""
+
+    def __init__(self, transport: asyncio.Transport, queue: object) -> None:
+        super().__init__(transport)
+        self._queue = queue
+
+    def resume_reading(self) -> None:
+        if not self._queue:
+            super().resume_reading()
+
+
+class Bounded(HttpToolsProtocol):
+    """uvicorn's protocol, on which a request may be answered by a turn in place of a cycle."""
+
+    HEAD_SECONDS: ClassVar[float] = 10.0
+    """From the first byte of a request, or from when the connection is made, to the end of its headers."""
+    BODY_SECONDS: ClassVar[float] = 30.0
+    """From the end of the headers to the end of the body. Time in which this server does not read does not count."""
+    LINGER_SECONDS: ClassVar[float] = 2.0
+    """How long what a client still sends is read and dropped, so that it can read why it was refused."""
+    LINGER_BYTES: ClassVar[int] = 1 << 20
+    """How much of it at most."""
+    URL_BYTES: ClassVar[int] = 8 << 10
+    HEADER_BYTES: ClassVar[int] = 16 << 10
+    """Of all headers of a request, as lines; of the trailers of a chunked body too."""
+    HEADERS: ClassVar[int] = 100
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.unheard = asyncio.Event()
+        self._current: RequestResponseCycle | None = None
+        """What is being answered; uvicorn's `cycle` is what has come last."""
+        self._stage = Stage.BETWEEN
+        self._n_begun = 0
+        self._head_bytes = 0
+        self._n_headers = 0
+        self._header_bytes = 0
+        self._given_up = False
+        """Whether what comes is no longer read as requests."""
+        self._n_dropped = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed = (0, Stage.BETWEEN)
+
+    # ---- The transport's calls --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = Flow(transport, self.pipeline)
+        self._set_timer(self.HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        for cycle in (self._current, *(cycle for cycle, _ in self.pipeline)):
+            if isinstance(cycle, Turn):
+                cycle.leave()
+            elif cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._given_up:
+            self._drop(data)
+            return
+        n_begun, stage = self._n_begun, self._stage
+        super().data_received(data)
+        if self._given_up or self.transport.is_closing():
+            return
+        if self._stage is Stage.HEAD and self._n_begun - n_begun == (stage is Stage.BETWEEN):
+            # Of a header that has not ended the parser says nothing, however long it is.
+            self._head_bytes += len(data)
+            if self._head_bytes > self.URL_BYTES + self.HEADER_BYTES:
+                self._give_up(headers_too_large(self.HEADERS, self.HEADER_BYTES))
+                return
+        self._watch()
+
+    # ---- The parser's calls -----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._stage = Stage.HEAD
+        self._n_begun += 1
+        self._head_bytes = self._n_headers = self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self.URL_BYTES:
+            self._stop(url_too_long(self.URL_BYTES))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._n_headers += 1
+        self._header_bytes += len(name) + len(value) + 4  # a colon, a space, the end of the line
+        if self._header_bytes > self.HEADER_BYTES or self._n_headers > self.HEADERS:
+            self._stop(headers_too_large(self.HEADERS, self.HEADER_BYTES))
+        if self._stage is Stage.HEAD:  # a trailer is no header of the request
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        if (fault := find_fault(self.headers, version)) is not None:
+            self._stop(fault)
+        turn = self._make_turn(version)
+        if turn is None:
+            super().on_headers_complete()
+        else:
+            self._queue_up(turn)
+        self._stage = Stage.BODY
+        self._header_bytes = self._n_headers = 0
+
+    def on_body(self, body: bytes) -> None:
+        if isinstance(self.cycle, Turn):
+            self.cycle.feed(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._stage = Stage.BETWEEN
+        if isinstance(self.cycle, Turn):
+            self.cycle.finish()
+        else:
+            super().on_message_complete()
+
+    # ---- Turns ------------------------------------------------------------------------------------------------------
+
+    def _make_turn(self, version: str) -> Turn | None:
+        """What answers the request whose headers have come; None: the application does."""
+        return None
+
+    def _queue_up(self, turn: Turn) -> None:
+        last = self.cycle
+        self.cycle = turn
+        if last is None or last.response_complete:
+            self._start_asgi_task(turn, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((turn, self.app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """What uvicorn calls when it is a request's turn."""
+        self._current = cycle
+        if self._timer is not None:
+            self._set_timer(self._seconds())  # nothing was read while it waited
+        self.flow.resume_reading()
+        if isinstance(cycle, Turn):
+            cycle.begin()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        if self._given_up and not self.pipeline:
+            self.server_state.total_requests += 1
+        else:
+            super().on_response_complete()
+
+    # ---- Refusals ---------------------------------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser has stopped."""
+        if not self._given_up:
+            self._give_up(NO_HTTP)
+
+    def _stop(self, why: Refused) -> NoReturn:
+        """Of the parser's calls: give up, and parse no more."""
+        self._give_up(why)
+        raise _Stop
+
+    def _give_up(self, why: Refused) -> None:
+        """Answer, once what came before is answered, and close."""
+        self._given_up = True
+        self._stop_timer()
+        if self._stage is not Stage.BODY:
+            headers = self.headers if self._stage is Stage.HEAD else []
+            refusal = Refusal(self, why, headers, route=UNMATCHED)
+            last = self.cycle
+            self.cycle = refusal
+            if last is None or last.response_complete:
+                self._start_asgi_task(refusal, self.app)
+            else:
+                self.pipeline.appendleft((refusal, self.app))
+            return
+        cycle = self.cycle
+        if cycle.response_started:
+            self.transport.close()
+            return
+        if isinstance(cycle, Turn) and cycle.answering:
+            cycle.keep_alive = False
+            return
+        # The fault is in the body of a request that nobody has answered yet.
+        route = cycle.route if isinstance(cycle, Turn) else None  # the application counts its own
+        refusal = Refusal(self, why, self.headers, route=route)
+        self.cycle = refusal
+        if self.pipeline:
+            self.pipeline[0] = (refusal, self.app)
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self._start_asgi_task(refusal, self.app)
+
+    def linger(self) -> None:
+        self._given_up = True
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.LINGER_SECONDS, self.transport.abort)
+
+    def _drop(self, data: bytes) -> None:
+        self._n_dropped += len(data)
+        if self._n_dropped > self.LINGER_BYTES:
+            if self.cycle.response_complete:
+                self.transport.abort()
+            else:
+                self.flow.pause_reading()  # until it lingers
+
+    # ---- Time -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Most requests are there at once, and need no timer."""
+        if self._stage is Stage.BETWEEN:
+            if self._n_begun:
+                self._stop_timer()
+                self._wait_for_next()
+        elif self._timed != (self._n_begun, self._stage) or self._timer is None:
+            self._timed = (self._n_begun, self._stage)
+            self._set_timer(self._seconds())
+
+    def _wait_for_next(self) -> None:
+        """Bytes that begin no request, or the end of a body whose answer is out, do not keep a connection for ever."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _seconds(self) -> float:
+        return self.BODY_SECONDS if self._stage is Stage.BODY else self.HEAD_SECONDS
+
+    def _set_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._on_time)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:
+            self._set_timer(self._seconds())
+        elif self._stage is Stage.BETWEEN:
+            self.transport.close()  # nothing has come that could be answered
+        else:
+            self._give_up(too_late(self._stage, self._seconds()))
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stage = Stage.BETWEEN
+        self._stop_timer()
+        super().handle_websocket_upgrade()

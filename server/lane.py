@@ -1,0 +1,156 @@
+"""The fast lane: predict requests from the parser's calls to the transport, by the code that FastAPI's route runs."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+
+from starlette.datastructures import State
+
+from server import telemetry
+from server.engine import Engine
+from server.errors import CommitteeError
+from server.manifest import NAME_PATTERN
+from server.rest import exchange
+from server.rest.body import MAX_BODY_BYTES, too_large
+from server.rest.errors import reply_to, reply_to_unforeseen
+from server.rest.exchange import Asked
+from server.rest.reply import Headers, Reply
+from server.turn import Connection, Turn, choose_id
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NAME = NAME_PATTERN.removeprefix("^").removesuffix("$")
+_PREDICT = re.compile(
+    rf"(?:/v1/ensembles/(?P<name>{_NAME})(?:/versions/(?P<version>[1-9][0-9]{{0,8}}))?)?/predict(?:\?([^#]*))?".encode()
+)
+"""As clients write it. What is written otherwise, percent-encoded or with a scheme, FastAPI reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Of a request that may take the fast lane."""
+
+    route: str
+    name: str | None
+    version: int | None
+    query: bytes
+
+
+def find_target(url: bytes) -> Target | None:
+    """The predict route that a URL means; None if it is none, or not certainly one."""
+    if url == b"/predict":
+        return Target("/predict", None, None, b"")
+    if not (match := _PREDICT.fullmatch(url)):
+        return None
+    name, version, query = match.groups()
+    if name is None:
+        return Target("/predict", None, None, query or b"")
+    if version is None:
+        return Target("/v1/ensembles/{name}/predict", name.decode(), None, query or b"")
+    route = "/v1/ensembles/{name}/versions/{version}/predict"
+    return Target(route, name.decode(), int(version), query or b"")
+
+
+class PredictTurn(Turn):
+    """A predict request. Its body is collected before anything is done, and then answered in a task of its own."""
+
+    def __init__(
+        self, connection: Connection, state: State, target: Target, headers: Headers, *, keep_alive: bool, expects: bool
+    ) -> None:
+        super().__init__(connection, headers, keep_alive=keep_alive)
+        self._target = target
+        self.route = target.route
+        self._state = state
+        self._asked = Asked(headers, target.query, target.name, target.version)
+        self._expects = expects
+        """Whether the client waits to be told that it may send the body."""
+        self._body: bytes | bytearray = b""
+        self._engine: Engine | None = None
+        self._fault: CommitteeError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._clock: float | None = None
+
+    def begin(self) -> None:
+        self._clock = time.perf_counter()
+        self._began = self._connection.loop.time()
+        try:
+            self._engine = exchange.admit(self._state, self._headers)
+        except CommitteeError as exc:
+            self._fault = exc
+        if self._fault is not None or not self.more_body:
+            self._start()
+        elif self._expects:
+            self.transport.write(CONTINUE)
+
+    @property
+    def answering(self) -> bool:
+        return self._task is not None
+
+    def feed(self, chunk: bytes) -> None:
+        if self._fault is not None or self.response_complete:
+            return
+        if not self._body:
+            self._body = chunk
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += chunk
+        if len(self._body) <= MAX_BODY_BYTES:
+            return
+        self._body = b""
+        self._fault = too_large()
+        if self._clock is not None:
+            self._start()
+
+    def finish(self) -> None:
+        self.more_body = False
+        if self._clock is not None and self._task is None:
+            self._start()
+
+    def leave(self) -> None:
+        self.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
+        elif self._clock is not None:
+            self._count(499)  # its body never came to an end
+
+    def _start(self) -> None:
+        tasks = self._connection.server_state.tasks
+        self._task = self._connection.loop.create_task(self._answer())
+        self._task.add_done_callback(tasks.discard)
+        tasks.add(self._task)
+
+    async def _answer(self) -> None:
+        request_id = choose_id(self._headers)
+        telemetry.request_id.set(request_id)  # the task's own
+        status = 499  # as `server.rest.observer` has it
+        try:
+            reply = await self._reply()
+            status = reply.status
+            if self.flow.write_paused and not self.disconnected:
+                await self.flow.drain()
+            if not self.disconnected:
+                self.write(reply, request_id)
+        except asyncio.CancelledError:
+            if not self.disconnected:
+                self.transport.close()  # the server's patience with the stop is at its end
+            raise
+        finally:
+            self._count(status)
+
+    async def _reply(self) -> Reply:
+        body, self._body = bytes(self._body), b""
+        try:
+            if self._fault is not None:
+                raise self._fault
+            assert self._engine is not None
+            return await exchange.predict(self._asked, body, self._engine, self._state.decoding, began=self._began)
+        except CommitteeError as exc:
+            return reply_to(exc, self._headers)
+        except Exception as exc:
+            return reply_to_unforeseen(exc)
+
+    def _count(self, status: int) -> None:
+        assert self._clock is not None
+        seconds = time.perf_counter() - self._clock
+        telemetry.count_request(route=self._target.route, method="POST", status=status, seconds=seconds)

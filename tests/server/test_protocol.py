@@ -1,0 +1,253 @@
+"""What a client may send, and how long it may take, on every route: raw bytes over real sockets."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.app import create_app
+from server.protocol import FastLane
+from server.settings import Settings
+from tests import tiny
+from tests.server.served_http import BODY, Answer, Reader, Served, SlowRoad, get, parse, post, served, until
+from tests.server.test_telemetry import value
+
+LIVE = "/v2/health/live"
+
+
+class Hasty(FastLane):
+    HEAD_SECONDS = 0.4
+    BODY_SECONDS = 0.8
+
+
+class HastySlow(SlowRoad):
+    HEAD_SECONDS = 0.4
+    BODY_SECONDS = 0.8
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    tiny.write_ensemble(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[Served]:
+    with served(create_app(Settings(models=models, default="tiny"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=[Hasty, HastySlow])
+def hasty(models: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    with served(create_app(Settings(models=models, default="tiny")), request.param) as server:
+        yield server
+
+
+def refusal(answer: Answer, status: int, code: str) -> str:
+    assert answer.status == status
+    assert answer.header("connection") == "close"
+    body = answer.json()
+    assert set(body) == {"error", "code", "request_id"}
+    assert body["request_id"] == answer.header("x-request-id")
+    assert body["code"] == code
+    return str(body["error"])
+
+
+def refused(server: Served, data: bytes) -> Answer:
+    """The one answer, after which the connection is closed."""
+    [answer] = parse(server.send(data))
+    return answer
+
+
+LIMITS = [
+    pytest.param("/predict", id="fast"),
+    pytest.param(LIVE, id="slow"),
+]
+
+
+class TestLimits:
+    @pytest.mark.parametrize("path", LIMITS)
+    def test_a_url(self, server: Served, path: str) -> None:
+        room = FastLane.URL_BYTES - len(path) - 1
+        assert parse(server.send(post(f"{path}?{'x' * room}", close=True)))[0].status in (400, 405)
+        answer = refused(server, post(f"{path}?{'x' * (room + 1)}"))
+        assert refusal(answer, 414, "uri_too_long") == "URL: expected at most 8192 bytes; got more"
+        refusal(refused(server, b"GET /" + b"x" * 1_000_000), 414, "uri_too_long")
+
+    @pytest.mark.parametrize("path", LIMITS)
+    def test_many_headers(self, server: Served, path: str) -> None:
+        headers = [("Content-Type", "application/json"), *((f"X-{i}", "") for i in range(96))]
+        assert parse(server.send(post(path, headers=headers, close=True)))[0].status in (200, 405)
+        answer = refused(server, post(path, headers=[*headers, ("X-More", "")], close=True))
+        assert (
+            refusal(answer, 431, "headers_too_large") == "headers: expected at most 100 of 16384 bytes in all; got more"
+        )
+
+    @pytest.mark.parametrize("path", LIMITS)
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_long_headers(self, server: Served, path: str, n: int) -> None:
+        long = [(f"X-{i}", "x" * (16_200 // n)) for i in range(n)]
+        assert parse(server.send(post(path, headers=[("Content-Type", "application/json"), *long], close=True)))[
+            0
+        ].status in (200, 405)
+        refusal(refused(server, post(path, headers=[*long, ("Y", "x" * 300)])), 431, "headers_too_large")
+
+    def test_a_header_without_an_end(self, server: Served) -> None:
+        with server.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ")
+            sent = connection.send(b"x" * 10_000_000)
+            refusal(Reader(connection).answer(), 431, "headers_too_large")
+            assert sent < 10_000_000
+
+    @pytest.mark.parametrize("path", LIMITS)
+    def test_trailers(self, server: Served, path: str) -> None:
+        chunked = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
+        body = b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+        assert parse(server.send(post(path, body + b"X-A: b\r\n\r\n", chunked, close=True)))[0].status in (200, 405)
+        if path == "/predict":
+            trailers = b"".join(b"X-%d: \r\n" % i for i in range(101))
+            refusal(refused(server, post(path, body + trailers + b"\r\n", chunked)), 431, "headers_too_large")
+
+    def test_are_counted(self, server: Served) -> None:
+        name = 'committee_http_requests_total{method="OTHER",route="unmatched",status="431"}'
+        before = value(name)
+        refused(server, get("/").replace(b"Host", b"X: " + b"x" * 20_000 + b"\r\nHost"))
+        until(lambda: value(name) == before + 1)
+
+
+@pytest.mark.parametrize("path", ["/predict", LIVE])
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (["Host: a", "Host: b"], "Host: expected one; got several"),
+        (["Host: a", "Host: a"], "Host: expected one; got several"),
+        ([], "Host: expected one; got none"),
+        (["Host: a", "Content-Length: 0", "Content-Length: 0"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "Content-Length: 3", "Transfer-Encoding: chunked"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "Transfer-Encoding: chunked", "Content-Length: 3"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "Content-Length: -1"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "Content-Length: +1"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "Content-Length: 1, 1"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "Transfer-Encoding: chunked, gzip"], "expected HTTP/1.1; got something else"),
+        (["Host: a", "X : b"], "expected HTTP/1.1; got something else"),
+        (["Host: a", " folded"], "expected HTTP/1.1; got something else"),
+    ],
+)
+def test_framing(server: Served, path: str, headers: list[str], said: str) -> None:
+    """What comes behind is never read as a request."""
+    head = "\r\n".join([f"POST {path} HTTP/1.1", *headers, "", ""]).encode()
+    answer = refused(server, head + post(close=True))
+    assert refusal(answer, 400, "invalid_input") == said
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"hello\r\n\r\n", b"GET  / HTTP/1.1\r\n\r\n"]
+)
+def test_no_http(server: Served, data: bytes) -> None:
+    refusal(refused(server, data), 400, "invalid_input")
+
+
+def test_http_1_0_needs_no_host(server: Served) -> None:
+    request = post(version="1.0").replace(b"Host: x\r\n", b"")
+    [answer] = parse(server.send(request))
+    assert (answer.status, answer.header("connection")) == (200, "close")
+
+
+@pytest.mark.parametrize("before", [post(), get(LIVE)])
+def test_a_refusal_waits_its_turn(server: Served, before: bytes) -> None:
+    answers = parse(server.send(before * 3 + b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n\r\n" + before))
+    assert [answer.status for answer in answers] == [200, 200, 200, 400]
+    assert answers[-1].header("x-request-id") == "mine"
+
+
+@pytest.mark.parametrize("before", [post(), get(LIVE)])
+@pytest.mark.parametrize("chunked", ["/predict", "/v1/ensembles/t%69ny/predict"])
+def test_a_fault_in_a_body(server: Served, before: bytes, chunked: str) -> None:
+    """Of a request on either road, alone or behind others."""
+    bad = post(
+        chunked, b'5\r\n{"ins\r\nzz\r\n', [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
+    )
+    for data, statuses in ((bad, [400]), (before * 2 + bad, [200, 200, 400])):
+        answers = parse(server.send(data))
+        assert [answer.status for answer in answers] == statuses
+        assert refusal(answers[-1], 400, "invalid_input") == "expected HTTP/1.1; got something else"
+
+
+def test_upgrades_take_the_slow_road(server: Served) -> None:
+    request = post(headers=[("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Content-Type", "application/json")])
+    with server.connect() as connection:
+        connection.sendall(request)
+        assert Reader(connection).answer().status == 400  # its body is not read
+
+
+class TestTime:
+    @pytest.mark.parametrize(
+        "data", [b"P", b"POST /predict HTTP/1.1\r\nHost: x\r\nX", b"GET / HTTP/1.1\r\nHost: x\r\n"]
+    )
+    def test_slow_headers(self, hasty: Served, data: bytes) -> None:
+        began = time.monotonic()
+        answer = refused(hasty, data)
+        assert refusal(answer, 408, "request_timeout") == "headers: expected all of it within 0.4 seconds; got less"
+        assert 0.3 < time.monotonic() - began < 5
+
+    def test_headers_that_trickle(self, hasty: Served) -> None:
+        with hasty.connect() as connection:
+            began = time.monotonic()
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+            while time.monotonic() - began < 0.2:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.02)
+            refusal(Reader(connection).answer(), 408, "request_timeout")
+            assert time.monotonic() - began < 5
+
+    @pytest.mark.parametrize("path", ["/predict", "/v1/ensembles/t%69ny/predict"])
+    def test_a_slow_body(self, hasty: Served, path: str) -> None:
+        [answer] = parse(hasty.send(post(path)[:-1]))
+        assert refusal(answer, 408, "request_timeout") == "body: expected all of it within 0.8 seconds; got less"
+        answers = parse(hasty.send(post() + get(LIVE) + post(path)[:-1]))
+        assert [answer.status for answer in answers] == [200, 200, 408]
+
+    def test_a_body_in_time(self, hasty: Served) -> None:
+        with hasty.connect() as connection:
+            for _ in range(3):
+                reader = Reader(connection)
+                for part in (post()[:40], post()[40:-1], post()[-1:]):
+                    connection.sendall(part)
+                    time.sleep(0.1)
+                assert reader.answer().status == 200
+
+    def test_a_body_that_nobody_waits_for(self, hasty: Served) -> None:
+        """It was refused unread; then the connection only closes."""
+        with hasty.connect() as connection:
+            connection.sendall(post(headers=[("Content-Type", "application/json"), ("Content-Length", "99999999")]))
+            reader = Reader(connection)
+            assert reader.answer().status == 413
+            reader.end()
+
+    def test_a_silent_connection(self, hasty: Served) -> None:
+        for data in (b"", b"\r\n"):
+            began = time.monotonic()
+            assert hasty.send(data) == b""
+            assert time.monotonic() - began < 5
+
+    def test_a_slow_body_is_counted_with_its_route(self, models: Path) -> None:
+        name = 'committee_http_requests_total{method="POST",route="/predict",status="408"}'
+        before = value(name)
+        with served(create_app(Settings(models=models, default="tiny")), Hasty) as server:
+            server.send(post()[:-1])
+        assert value(name) == before + 1
+
+    @pytest.mark.parametrize("data", [b"", post(), get(LIVE), b"\r\n"])
+    def test_idle_connections_close(self, models: Path, data: bytes) -> None:
+        app = create_app(Settings(models=models, default="tiny"))
+        with served(app, timeout_keep_alive=0.2) as server, server.connect() as connection:
+            connection.sendall(post())
+            reader = Reader(connection)
+            assert reader.answer().status == 200
+            connection.sendall(data)
+            if len(data) > 2:
+                assert reader.answer().status == 200
+            reader.end()
+            until(lambda: not server.connections)
