@@ -3,9 +3,10 @@ PYTHON ?= python3
 LOCKS := deploy/locks
 SERVE := .venv/serve
 DEV := .venv/dev
+BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format converters lock image image-check clean
+.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,13 +47,19 @@ image-check: ## Build the image, run it read-only and unprivileged, predict, sto
 converters: $(DEV)/.installed ## Try every kind of model, and write the table of docs/converters.md
 	$(DEV)/bin/python -m bench.converters
 
+bench: $(SERVE)/.installed $(BENCH)/.installed ## Measure Committee beside its peers and the limits (wrk; half an hour): docs/performance-peers.md
+	$(BENCH)/bin/python -m bench.peers
+
+bench-quick: $(SERVE)/.installed $(BENCH)/.installed ## Measure it beside FastAPI by hand and the limit (wrk; 3 minutes)
+	$(BENCH)/bin/python -m bench.peers --quick
+
 lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -c $(LOCKS)/serve.txt -o $(LOCKS)/dev.txt
 	echo 'setuptools' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o $(LOCKS)/build.txt
 
 clean: ## Remove the environments and caches
-	rm -rf .venv *.egg-info build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv bench/.work *.egg-info build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # One environment to serve, one to train and test: the first holds no training library.
 $(SERVE)/.installed: $(LOCKS)/serve.txt $(LOCKS)/build.txt pyproject.toml
@@ -60,6 +67,11 @@ $(SERVE)/.installed: $(LOCKS)/serve.txt $(LOCKS)/build.txt pyproject.toml
 
 $(DEV)/.installed: $(LOCKS)/dev.txt $(LOCKS)/build.txt pyproject.toml
 	$(call install,$(DEV),$(LOCKS)/dev.txt)
+
+$(BENCH)/.installed: bench/peers/requirements/base.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
 
 define install
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Committee needs Python 3.11 or newer: make PYTHON=python3.11 …")'
