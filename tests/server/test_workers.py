@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,15 +209,14 @@ class TestServe:
     def test_few_connections_are_spread_over_the_workers(self, tmp_path: Path) -> None:
         write_ensemble(tmp_path / "models")
         with running(tmp_path, "--workers", "2") as server:
-            clients = [connect(server.port) for _ in range(16)]
-            for client in clients:
-                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-            counts = [count for pid, count in shares(server) if pid]
-            assert sum(counts) == 16
-            assert min(counts) >= 4  # a shared listener leaves one of them with nearly none
-            for client in clients:
-                client.close()
+            with ExitStack() as held:
+                for _ in range(16):
+                    client = held.enter_context(connect(server.port))
+                    client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+                until(lambda: sum(count for _, count in shares(server)) == 16)
+                counts = [count for pid, count in shares(server) if pid]
+                assert min(counts) >= 2  # over a shared listener one of them may have none
 
     def test_one_worker_by_options(self, tmp_path: Path) -> None:
         """Options win over the environment; a reload of a broken repository changes nothing."""
