@@ -208,15 +208,14 @@ class TestServe:
 
     def test_few_connections_are_spread_over_the_workers(self, tmp_path: Path) -> None:
         write_ensemble(tmp_path / "models")
-        with running(tmp_path, "--workers", "2") as server:
-            with ExitStack() as held:
-                for _ in range(16):
-                    client = held.enter_context(connect(server.port))
-                    client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-                    assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-                until(lambda: sum(count for _, count in shares(server)) == 16)
-                counts = [count for pid, count in shares(server) if pid]
-                assert min(counts) >= 2  # over a shared listener one of them may have none
+        with running(tmp_path, "--workers", "2") as server, ExitStack() as held:
+            for _ in range(16):
+                client = held.enter_context(connect(server.port))
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            until(lambda: sum(count for _, count in shares(server)) == 16)
+            counts = [count for pid, count in shares(server) if pid]
+            assert min(counts) >= 2  # over a shared listener one of them may have none
 
     def test_one_worker_by_options(self, tmp_path: Path) -> None:
         """Options win over the environment; a reload of a broken repository changes nothing."""
