@@ -5,6 +5,7 @@ that requests of either road may follow each other on a connection.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -36,7 +37,7 @@ class Connection(Protocol):
         """Close once the client has had time to read, though it may still send."""
 
 
-class Turn(RequestResponseCycle):
+class Turn(RequestResponseCycle, ABC):
     """A request whose answer is written here. uvicorn's constructor, for ASGI, is not called."""
 
     route: str | None = None
@@ -59,9 +60,9 @@ class Turn(RequestResponseCycle):
         """Whether the answer is on its way."""
         return self.response_started
 
+    @abstractmethod
     def begin(self) -> None:
         """All that came before is answered."""
-        raise NotImplementedError
 
     def feed(self, chunk: bytes) -> None:
         """A part of the body, whether or not the turn has begun."""

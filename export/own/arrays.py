@@ -1,6 +1,8 @@
 """Rows and labels from an `.npz` file, as `np.savez` writes it: `x (n, …)` of numbers, `y (n,)` of numbers or text."""
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,10 @@ def read_arrays(path: Path, target: str | None) -> Samples:
     names among them, or integers that count from 0. Bytes (uint8) are pixels, of low 0 and high 255. Never reads a
     pickle. Raises InvalidData.
     """
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise InvalidData(f"{path}: expected the .npz of np.savez, got what is no zip archive")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                x = array_of(path, arrays, X_NAMES)
-                y = array_of(path, arrays, Y_NAMES if target is None else (target,))
-                classes = array_of(path, arrays, (CLASSES,)) if CLASSES in arrays else None
-    except OSError as exc:
-        raise InvalidData(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    except (ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise InvalidData(f"{path}: expected the .npz of np.savez, got: {exc}") from exc
+    with open_arrays(path) as arrays:
+        x = array_of(path, arrays, X_NAMES)
+        y = array_of(path, arrays, Y_NAMES if target is None else (target,))
+        classes = array_of(path, arrays, (CLASSES,)) if CLASSES in arrays else None
     where = f"{path}: the labels"
     rows = to_rows(path, x)
     if y.shape != (len(rows),):
@@ -46,6 +39,22 @@ def read_arrays(path: Path, target: str | None) -> Samples:
         index_labels(names) if classes is None else _indices(names, _names(classes, f"{path}: classes"), where)
     )
     return Samples([spec_of(x)], rows, indices, found, where)
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[NpzFile]:
+    """The arrays of an `.npz`; no pickle is read. Raises InvalidData, also over what is read of them inside."""
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise InvalidData(f"{path}: expected the .npz of np.savez, got what is no zip archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                yield arrays
+    except OSError as exc:
+        raise InvalidData(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    except (ValueError, EOFError, zipfile.BadZipFile) as exc:
+        raise InvalidData(f"{path}: expected the .npz of np.savez, got: {exc}") from exc
 
 
 def array_of(path: Path, arrays: NpzFile, names: tuple[str, ...]) -> NDArray[Any]:

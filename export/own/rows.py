@@ -6,7 +6,6 @@ columns of a `.csv`.
 """
 
 import csv
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.errors import InvalidData, Mismatch
 from export.evaluating.inputs import fit_inputs
-from export.own.arrays import X_NAMES, Y_NAMES, array_of, read_arrays, spec_of, to_rows
+from export.own.arrays import X_NAMES, Y_NAMES, array_of, open_arrays, read_arrays, spec_of, to_rows
 from export.own.images import read_images
 from export.own.table import read_table
 from export.samples import Samples
@@ -150,18 +149,9 @@ def _values(samples: Samples) -> NDArray[np.float64]:
 
 
 def _read_numbers(path: Path, targets: Sequence[str], target: str | None) -> OwnRows:
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise InvalidData(f"{path}: expected the .npz of np.savez, got what is no zip archive")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                x = array_of(path, arrays, X_NAMES)
-                y = array_of(path, arrays, Y_NAMES if target is None else (target,))
-    except OSError as exc:
-        raise InvalidData(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    except (ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise InvalidData(f"{path}: expected the .npz of np.savez, got: {exc}") from exc
+    with open_arrays(path) as arrays:
+        x = array_of(path, arrays, X_NAMES)
+        y = array_of(path, arrays, Y_NAMES if target is None else (target,))
     rows = to_rows(path, x)
     where = f"{path}: the targets"
     shape = (len(rows), len(targets))
