@@ -73,10 +73,9 @@ class Run:
         self._raised_over: set[tuple[int, int]] = set()
         """Members, and where the rows of a request begin that they raise over."""
         self.ended = False
-        self._all_cost = self._cost(members)
         if apart or not known.are_sound(members):
             self._go_apart(members)
-        elif not any(item.hurried for item in items) and len(rows) <= BATCH and self._all_cost < INLINE_SECONDS:
+        elif not any(item.hurried for item in items) and len(rows) <= BATCH and self._cost(members) < INLINE_SECONDS:
             self._go_inline()
         else:
             self._go_together()
