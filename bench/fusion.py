@@ -206,6 +206,7 @@ def _faulty(**limits: Any) -> tuple[Engine, Ensemble]:
 
 def _counted() -> dict[str, int]:
     """Of member m3, by outcome."""
+    telemetry.flush()
     metrics = telemetry.REGISTRY.collect()
     samples = [sample for metric in metrics for sample in metric.samples]
     return {

@@ -1,9 +1,10 @@
 """The composition root: the one place that knows all the parts, and the settings."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -18,6 +19,9 @@ from server.rest import ensembles, health, metrics, page, predict
 from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
 from server.rest.observer import Observer
 from server.settings import Settings
+
+FLUSH_SECONDS = 0.05
+"""How often what was counted goes to where the other workers see it."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +59,20 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     telemetry.count_build()
+    flushing = asyncio.create_task(_flush_for_ever())
     app.state.ready = True
     logger.info("ready to serve", extra={"ensembles": app.state.engine.repository.names()})
     yield
     app.state.ready = False
     app.state.decoding.shutdown()
     await app.state.engine.close()
+    flushing.cancel()
+    with suppress(asyncio.CancelledError):
+        await flushing
+    telemetry.flush()
+
+
+async def _flush_for_ever() -> None:
+    while True:
+        telemetry.flush()
+        await asyncio.sleep(FLUSH_SECONDS)

@@ -7,10 +7,12 @@ Requests of one key share a batch; the key that has waited longest goes next.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
+from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from server.deadlines import Deadlines
 from server.rows import Rows
 
 K = TypeVar("K", bound=Hashable)
@@ -29,7 +31,7 @@ R = TypeVar("R", bound=Work)
 class Item(Generic[R]):
     """Rows of one request."""
 
-    __slots__ = ("at", "done", "hurried", "order", "rows", "run", "until")
+    __slots__ = ("at", "done", "hurried", "order", "rows", "run", "since", "until")
 
     def __init__(self, rows: Rows, until: float, *, hurried: bool, order: Any) -> None:
         self.rows = rows
@@ -39,6 +41,8 @@ class Item(Generic[R]):
         """Of the loop's clock: when it no longer waits."""
         self.hurried = hurried
         """Whether it says so itself, or all must end some time."""
+        self.since = perf_counter()
+        """When it came."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.run: R | None = None
         """The batch that it is in; None if it never came to be in one."""
@@ -53,9 +57,12 @@ class Item(Generic[R]):
 class Batcher(Generic[K, R]):
     """Starts batches by `begin`, of at most `max_rows` rows or of one request; the next one when it is told to."""
 
-    def __init__(self, begin: Callable[[K, Sequence[Item[R]], Rows, Callable[[], None]], R], *, max_rows: int) -> None:
+    def __init__(
+        self, begin: Callable[[K, Sequence[Item[R]], Rows, Callable[[], None]], R], *, max_rows: Callable[[K], int]
+    ) -> None:
         self._begin = begin
         self._max_rows = max_rows
+        self._deadlines = Deadlines()
         self._queues: OrderedDict[K, deque[Item[R]]] = OrderedDict()
         self._busy = False
         self._scheduled = False
@@ -66,12 +73,11 @@ class Batcher(Generic[K, R]):
         self._queues.setdefault(key, deque()).append(item)
         if not self._busy:
             self._schedule()
-        timer = None if until == np.inf else asyncio.get_running_loop().call_at(until, item.wake)
+        self._deadlines.add(item)
         try:
             await item.done
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._deadlines.remove(item)
             if item.run is not None:
                 item.run.leave()
         return item
@@ -97,8 +103,8 @@ class Batcher(Generic[K, R]):
         """Of the key that has waited longest, those that fit and that somebody still waits for."""
         key, queue = self._queues.popitem(last=False)
         items: list[Item[R]] = []
-        n_rows = 0
-        while queue and (not items or n_rows + len(queue[0].rows) <= self._max_rows):
+        n_rows, most = 0, self._max_rows(key)
+        while queue and (not items or n_rows + len(queue[0].rows) <= most):
             item = queue.popleft()
             if not item.done.done():
                 items.append(item)

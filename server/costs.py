@@ -17,6 +17,16 @@ LEAST = 1e-6
 """Seconds of a call: what costs nothing could learn nothing."""
 LEARNING, DOUBT = 0.1, 0.98
 """How much one call, and one that was not made, count beside all that was known before."""
+NOISE = 0.05
+"""A call that takes so much more or less than was thought teaches nothing."""
+BATCH_SECONDS = 0.003
+"""What a batch may take, so that those behind it need not wait long; unless rows would be much dearer in small ones."""
+OVERHEAD_SECONDS = 50e-6
+"""What a batch costs beside the members' own time."""
+LOSS = 0.05
+"""The part of a batch's time that may be lost to what it costs however few its rows are."""
+MOST = 256
+"""Rows of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +39,21 @@ class Costs:
 
     def estimate(self, members: Sequence[int], n_rows: int) -> float:
         """Of these members together, one after the other."""
-        return sum(self.call[member] + n_rows * self.row[member] for member in members)
+        seconds = 0.0
+        for member in members:
+            seconds += self.call[member] + n_rows * self.row[member]
+        return seconds
+
+    def rows_at_once(self, members: Sequence[int]) -> int:
+        """Of the best batch: small enough to be fair, large enough that little is lost to the call itself."""
+        row = max(self.estimate(members, 1) - self.estimate(members, 0), LEAST / MOST)
+        call = self.estimate(members, 0) + OVERHEAD_SECONDS
+        return int(min(max((BATCH_SECONDS - call) / row, call / (LOSS * row), 1), MOST))
 
     def learn(self, members: Sequence[int], n_rows: int, seconds: float) -> None:
         """That these members together have taken so long: what was measured may have been measured in a busy hour."""
         estimate = self.estimate(members, n_rows)
-        if estimate > 0:
+        if estimate > 0 and abs(seconds / estimate - 1) > NOISE:
             self._scale(members, min(max(seconds / estimate, 0.1), 10.0) ** LEARNING)
 
     def doubt(self, member: int) -> None:

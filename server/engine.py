@@ -2,38 +2,31 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from operator import attrgetter
+from time import perf_counter
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server import telemetry
-from server.batcher import Batcher, Item
+from server.admission import Admission
 from server.breaker import Breaker, State
 from server.costs import measure
+from server.counting import count_prediction
 from server.ensemble import Ensemble
-from server.errors import InvalidRepository, MemberFailed, NotReady
+from server.errors import InvalidRepository, NotReady
 from server.members import Members
 from server.plan import Options, Plan, make_plan
 from server.predicting import Answered, Ask, predicting
-from server.prediction import Prediction, Reason, conclude_together
+from server.prediction import Prediction, Reason
 from server.proof import made_rows
 from server.repository import Repository
 from server.rows import Rows
-from server.run import Run
+from server.scheduler import INLINE, Scheduler
 from server.watchdog import Watchdog
 
-BATCH = 64
-"""The most rows of several requests that run together: larger batches are hardly faster."""
-ROOM = 3
-"""A deadline is near if the members' cost fits into the time left fewer times than this: they run one by one then."""
-INLINE = 1 << 16
-"""Numbers that are fused in the event loop's thread, in about a millisecond; more of them are in another one."""
 THREADS = 32
 PLANS = 1024
 """Different options of which the plans are remembered."""
@@ -51,24 +44,10 @@ class Limits:
     """Failures in a row that open a member's circuit; 0: none do."""
     breaker_cooldown: float = 10.0
     """Seconds until a member with an open circuit is tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """Of requests that may share a batch."""
-
-    ensemble: Ensemble
-    members: tuple[int, ...]
-    apart: bool
-
-
-@dataclass(slots=True)
-class _Order:
-    """What a request wants of its batch."""
-
-    plan: Plan | None
-    """If it is plain: then the batch makes the prediction."""
-    prediction: Prediction | None = None
+    max_wait: float = 5.0
+    """Seconds that a request may wait for those before it; beyond, it is refused."""
+    max_queue_size: int = 16384
+    """Rows that may wait or run at once; beyond, requests are refused."""
 
 
 class Engine:
@@ -90,9 +69,9 @@ class Engine:
         """Called, in another thread, when a call that cannot be stopped blocks the event loop."""
         self._watchdog = Watchdog(self._on_block)
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
-        self._batcher: Batcher[_Key, Run] = Batcher(self._begin, max_rows=BATCH)
         self._members = {ensemble: self._know(ensemble) for ensemble in repository.ensembles()}
-        self._running: set[Run] = set()
+        admission = Admission(max_wait=limits.max_wait, max_rows=limits.max_queue_size)
+        self._scheduler = Scheduler(self._members, self._pool, admission)
         self._plans: dict[Any, Plan] = {}
         self._closed = False
 
@@ -106,7 +85,7 @@ class Engine:
         """Run the members on the rows, as `server.rows` has them, and fuse.
 
         `began`, of the loop's clock, is when the request came; None: now. Raises InvalidInput, QuorumMissed,
-        DeadlineExceeded, NotReady.
+        DeadlineExceeded, Overloaded, NotReady.
         """
         if self._closed:
             raise NotReady("the server is stopping")
@@ -115,14 +94,24 @@ class Engine:
         if options.deadline_ms is not None:
             seconds = min(seconds, options.deadline_ms / 1000)
         until = (asyncio.get_running_loop().time() if began is None else began) + seconds
+        hurried = options.deadline_ms is not None
         steps = predicting(ensemble, plan, len(rows))
         step: Ask | Prediction = next(steps)
+        first = True
         while isinstance(step, Ask):
-            answered = await self._ask(ensemble, plan, step, rows, until, hurried=options.deadline_ms is not None)
+            answered = await self._scheduler.ask(
+                ensemble,
+                step.members,
+                rows if step.rows is None else rows[step.rows],
+                until,
+                plan=plan if plan.is_plain else None,
+                hurried=hurried,
+                first=first,
+            )
             if isinstance(answered, Prediction):
                 return answered
-            step = await self._go_on(steps, answered)
-        self._count(step, len(rows))
+            step, first = await self._go_on(steps, answered), False
+        count_prediction(step)
         return step
 
     def unreliable(self) -> dict[str, list[str]]:
@@ -147,18 +136,15 @@ class Engine:
     async def close(self) -> None:
         """Take no more, and wait until what was taken is answered."""
         self._closed = True
-        while not self._batcher.idle or self._running:
-            await asyncio.sleep(0.005)
+        await self._scheduler.drain()
         self._pool.shutdown(wait=not self.stuck)
         self._watchdog.close()
 
-    # ---- One stage --------------------------------------------------------------------------------------------------
-
     def _plan(self, ensemble: Ensemble, options: Options) -> Plan:
         """Of equal options the same one, so that their requests can be fused together. Raises InvalidInput."""
-        if options.weights is not None:
-            return make_plan(ensemble, options)  # there is no end of them
-        key = (ensemble, *(tuple(said) if isinstance(said, list) else said for said in _said(options)))
+        if options.weights is not None or isinstance(options.members, list):
+            return make_plan(ensemble, options)  # there is no end of weights
+        key = (ensemble, _said(options))
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= PLANS:
@@ -166,72 +152,14 @@ class Engine:
             plan = self._plans[key] = make_plan(ensemble, options)
         return plan
 
-    async def _ask(
-        self, ensemble: Ensemble, plan: Plan, ask: Ask, rows: Rows, until: float, *, hurried: bool
-    ) -> Answered | Prediction:
-        """What the members answer in time; the prediction itself if it is plain and nobody is missing."""
-        wanted = rows if ask.rows is None else rows[ask.rows]
-        known = self._members[ensemble]
-        now = self._now()
-        missing: dict[int, Reason] = {}
-        members = ask.members
-        if not known.are_sound(members):
-            missing = {member: "circuit_open" for member in members if not known.breakers[member].allows(now)}
-            members = tuple(member for member in members if member not in missing)
-        if not members:
-            return self._counted(ensemble, _nothing(ensemble, len(wanted), missing))
-        apart = until - now < ROOM * known.costs.estimate(members, len(wanted))
-        order = _Order(plan if plan.is_plain and not missing else None)
-        item = await self._batcher.submit(_Key(ensemble, members, apart), wanted, until, hurried=hurried, order=order)
-        if order.prediction is not None:
-            return order.prediction
-        if item.run is None:
-            missing.update(dict.fromkeys(members, "deadline"))
-            return self._counted(ensemble, _nothing(ensemble, len(wanted), missing))
-        valid: NDArray[np.bool_] = np.asarray(item.run.valid[:, item.at].all(axis=1))
-        if valid.all():
-            return self._counted(ensemble, Answered(members, item.run.answers[:, item.at], missing))
-        for member, fine in zip(members, valid, strict=True):
-            if not fine:
-                missing[member] = item.run.reason(member, item)
-        have = tuple(member for member in members if member not in missing)
-        return self._counted(ensemble, Answered(have, item.run.answers[valid, item.at], missing))
-
-    def _begin(self, key: _Key, items: Sequence[Item[Run]], rows: Rows, release: Callable[[], None]) -> Run:
-        run = Run(
-            key.ensemble,
-            key.members,
-            rows,
-            items,
-            apart=key.apart,
-            known=self._members[key.ensemble],
-            pool=self._pool,
-            release=release,
-            on_answers=self._conclude,
-            on_end=self._running.discard,
-        )
-        if not run.ended:
-            self._running.add(run)
-        return run
-
-    def _conclude(self, run: Run) -> None:
-        """The plain ones of a batch in which nobody is missing: fused together, counted together."""
-        plain = [item for item in run.items if item.order.plan is not None and not item.done.done()]
-        if not plain or run.answers.size > INLINE:
-            return
-        requests = [(item.order.plan, item.at) for item in plain]
-        try:
-            predictions = conclude_together(run.ensemble, run.members, run.answers, requests)
-        except MemberFailed:  # the final estimator, over some row: each request finds out about its own
-            return
-        for item, prediction in zip(plain, predictions, strict=True):
-            item.order.prediction = prediction
-        self._count_together(run.ensemble, predictions)
-
     async def _go_on(self, steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:
+        began = perf_counter()
         if answered.probabilities.size <= INLINE:
-            return _send(steps, answered)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _send, steps, answered)
+            step = _send(steps, answered)
+        else:
+            step = await asyncio.get_running_loop().run_in_executor(self._pool, _send, steps, answered)
+        telemetry.observe_part("fuse", perf_counter() - began)
+        return step
 
     # ---- Members' fates ---------------------------------------------------------------------------------------------
 
@@ -273,53 +201,6 @@ class Engine:
         logger.critical("a call of a graph does not end though it was stopped, and the event loop with it")
         self.on_block()
 
-    # ---- Counting ---------------------------------------------------------------------------------------------------
-
-    def _counted(self, ensemble: Ensemble, answered: Answered) -> Answered:
-        manifest, names = ensemble.manifest, ensemble.names
-        fates: dict[str, str] = dict.fromkeys((names[member] for member in answered.members), "answered")
-        fates |= {names[member]: reason for member, reason in answered.missing.items()}
-        telemetry.count_members(manifest.name, manifest.version, fates)
-        return answered
-
-    def _count_together(self, ensemble: Ensemble, predictions: Sequence[Prediction]) -> None:
-        manifest, names = ensemble.manifest, ensemble.names
-        members = predictions[0].members
-        telemetry.count_members(
-            manifest.name, manifest.version, {names[member]: "answered" for member in members}, len(predictions)
-        )
-        by_strategy: dict[str, list[Prediction]] = {}
-        for prediction in predictions:
-            by_strategy.setdefault(prediction.strategy, []).append(prediction)
-        for strategy, some in by_strategy.items():
-            labels = np.concatenate([prediction.fused.labels for prediction in some])
-            answers = np.concatenate([prediction.member_probabilities for prediction in some], axis=1)
-            differs = (answers.argmax(axis=2) != labels).sum(axis=1) if manifest.task == "classification" else ()
-            abstains = [said for prediction in some if (said := prediction.abstains) is not None]
-            telemetry.count_prediction(
-                ensemble=manifest.name,
-                version=manifest.version,
-                strategy=strategy,
-                requests=len(some),
-                rows=len(labels),
-                abstained=sum(int(said.sum()) for said in abstains),
-                disagreements={names[member]: int(n) for member, n in zip(members, differs)},  # noqa: B905
-            )
-
-    def _count(self, prediction: Prediction, n_rows: int) -> None:
-        manifest = prediction.ensemble.manifest
-        stages, abstains = prediction.stages, prediction.abstains
-        telemetry.count_prediction(
-            ensemble=manifest.name,
-            version=manifest.version,
-            strategy=prediction.strategy,
-            rows=n_rows,
-            degraded=bool(prediction.missing),
-            abstained=0 if abstains is None else int(abstains.sum()),
-            by_stage=[] if stages is None else np.bincount(stages)[1:].tolist(),
-            disagreements=_disagreements(prediction) if manifest.task == "classification" else {},
-        )
-
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
@@ -329,22 +210,9 @@ _said = attrgetter(*(field.name for field in fields(Options) if field.name != "w
 """What options say, but for the weights."""
 
 
-def _nothing(ensemble: Ensemble, n_rows: int, missing: Mapping[int, Reason]) -> Answered:
-    return Answered((), np.empty((0, n_rows, len(ensemble.manifest.outputs)), dtype=np.float32), missing)
-
-
 def _send(steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:
     try:
         return steps.send(answered)
     except StopIteration as done:
         prediction: Prediction = done.value
         return prediction
-
-
-def _disagreements(prediction: Prediction) -> dict[str, int]:
-    """By member, on how many of the rows that it answered its best class is not the answer's label."""
-    differs = prediction.member_probabilities.argmax(axis=2) != prediction.fused.labels
-    if prediction.stages is not None:
-        differs &= ~np.isnan(prediction.member_probabilities[:, :, 0])
-    names = prediction.ensemble.names
-    return {names[i]: int(n) for i, n in zip(prediction.members, differs.sum(axis=1), strict=True)}

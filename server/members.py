@@ -31,17 +31,19 @@ class Members:
 
     def are_sound(self, members: Sequence[int]) -> bool:
         """Whether none of them has given cause for doubt."""
-        return not any(self.breakers[member].suspect or self.calls[member] >= MOST_CALLS for member in members)
+        breakers, calls = self.breakers, self.calls
+        return not [m for m in members if breakers[m].suspect or calls[m] >= MOST_CALLS]
 
     def is_busy(self, member: int) -> bool:
         """Whether it hangs over other rows, or nearly all that may be under way is."""
         return member in self.hanging or self.calls[member] >= MOST_CALLS
 
-    def patience(self, members: Sequence[int], n_rows: int) -> float:
-        """Seconds after which a call of these members together hangs."""
-        return FACTOR * self.costs.estimate(members, n_rows) + SECONDS
-
     def failed(self, member: int, reason: Reason, why: str, now: float) -> None:
         if not self.breakers[member].suspect:
             self.on_failure(member, reason, why)
         self.breakers[member].failed(now)
+
+
+def patience(cost: float) -> float:
+    """Seconds after which a call of this cost hangs."""
+    return FACTOR * cost + SECONDS

@@ -57,6 +57,8 @@ class Plan:
     measure: Literal["confidence", "agreement"]
     given_weights: NDArray[np.float64]
     """`(n_members of the ensemble,)`, at any scale: the request's, or the manifest's."""
+    weights: NDArray[np.float32]
+    """`(len(members),)`, sum to 1."""
     quorum: int | None
     on_failure: OnFailure
     abstain_below: float | None
@@ -68,16 +70,9 @@ class Plan:
         """Whether its answer is a fusion of all members' answers and nothing more."""
         return len(self.stages) == 1 and not self.uncertainty and not self.contributions
 
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """`(len(members),)`, sum to 1."""
-        return self.weights_of(self.members)
-
     def weights_of(self, members: Sequence[int]) -> NDArray[np.float32]:
         """The effective weights `(len(members),)` of those that take part: they sum to 1."""
-        weights = self.given_weights[list(members)]
-        # A subset whose weights are all zero: none of its members was of use beside those left out.
-        return normalise_weights(weights if weights.any() else np.ones(len(members)))
+        return self.weights if members == self.members else _effective(self.given_weights, members)
 
     def least(self, n_asked: int) -> int:
         """How many of so many members must answer."""
@@ -105,6 +100,7 @@ def make_plan(ensemble: Ensemble, options: Options) -> Plan:
         raise InvalidInput(f"cascade_threshold: expected none with strategy {strategy!r}; it is for {CASCADE!r}")
     if rule == STACKING:
         _check_stacking(ensemble, members, options)
+    given_weights = _weights(ensemble, strategy, rule, members, options.weights)
     if options.abstain_below is not None and manifest.task == "regression":
         raise InvalidInput("abstain_below: expected none of a regression, whose answers have no confidence")
     return Plan(
@@ -113,13 +109,20 @@ def make_plan(ensemble: Ensemble, options: Options) -> Plan:
         members=members,
         stages=stages,
         measure=measure,
-        given_weights=_weights(ensemble, strategy, rule, members, options.weights),
+        given_weights=given_weights,
+        weights=_effective(given_weights, members),
         quorum=manifest.quorum if options.quorum is None else options.quorum,
         on_failure=manifest.on_failure if options.on_failure is None else options.on_failure,
         abstain_below=options.abstain_below,
         uncertainty=options.uncertainty,
         contributions=options.contributions,
     )
+
+
+def _effective(given: NDArray[np.float64], members: Sequence[int]) -> NDArray[np.float32]:
+    weights = given[list(members)]
+    # A subset whose weights are all zero: none of its members was of use beside those left out.
+    return normalise_weights(weights if weights.any() else np.ones(len(members)))
 
 
 def _why_not(ensemble: Ensemble, strategy: str) -> str:

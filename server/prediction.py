@@ -1,6 +1,6 @@
 """A prediction, and how it is made of groups of rows that the same members have answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, TypeVar
 
@@ -101,7 +101,9 @@ def conclude(
     stages: NDArray[np.intp] | None,
 ) -> Prediction:
     """Fuse each group of rows and put the groups together."""
-    members = tuple(sorted({member for group in groups for member in group.members}))
+    members = groups[0].members
+    if len(groups) > 1:
+        members = tuple(sorted({member for group in groups for member in group.members}))
     rule = rule_of(ensemble, plan, members)
     return Prediction(
         ensemble=ensemble,
@@ -114,11 +116,45 @@ def conclude(
         members=members,
         weights=_effective_weights(ensemble, plan, members),
         member_probabilities=_by_member(n_rows, groups, members, [group.answers for group in groups]),
-        missing={ensemble.names[member]: reason for member, reason in sorted(missing.items())},
+        missing={ensemble.names[member]: reason for member, reason in sorted(missing.items())} if missing else {},
         stages=stages,
         uncertainty=_uncertainty(ensemble, plan, n_rows, groups) if plan.uncertainty else None,
         contributions=_contributions(ensemble, plan, n_rows, groups, members) if plan.contributions else None,
     )
+
+
+@dataclass(slots=True)
+class Together:
+    """Requests of one plain plan that were fused in one go."""
+
+    prediction: Prediction
+    """Of the rows of all of them."""
+    requests: list[int]
+    """Which they are of those that were given."""
+    places: list[slice]
+    """The rows of each in the prediction."""
+
+    def apart(self) -> Iterator[tuple[int, Prediction]]:
+        """Each request's own prediction."""
+        whole = self.prediction
+        for index, place in zip(self.requests, self.places, strict=True):
+            fused = Fused(whole.fused.probabilities[place], whole.fused.labels[place])
+            yield (
+                index,
+                Prediction(
+                    ensemble=whole.ensemble,
+                    plan=whole.plan,
+                    strategy=whole.strategy,
+                    fused=fused,
+                    members=whole.members,
+                    weights=whole.weights,
+                    member_probabilities=whole.member_probabilities[:, place],
+                    missing=whole.missing,
+                    stages=None,
+                    uncertainty=None,
+                    contributions=None,
+                ),
+            )
 
 
 def conclude_together(
@@ -126,40 +162,32 @@ def conclude_together(
     members: tuple[int, ...],
     answers: NDArray[np.float32],
     requests: Sequence[tuple[Plan, slice]],
-) -> list[Prediction]:
+) -> list[Together]:
     """The predictions of requests that shared a batch, of plain plans, whose members have all answered.
 
     `answers (n_members, n_rows of the batch, n_outputs)`; a request's rows are a slice of them. Requests of one plan
     are fused in one go: a row's answer does not depend on the rows beside it. Raises MemberFailed if a final estimator
     does.
     """
-    found: list[Prediction | None] = [None] * len(requests)
     by_plan: dict[int, list[int]] = {}
     for index, (plan, _) in enumerate(requests):
         by_plan.setdefault(id(plan), []).append(index)
+    found = []
     for indices in by_plan.values():
         plan = requests[indices[0]][0]
         slices = [requests[index][1] for index in indices]
-        own = np.concatenate([answers[:, at] for at in slices], axis=1) if len(slices) > 1 else answers[:, slices[0]]
-        fused, weights = fuse_by(ensemble, plan, members, own), _effective_weights(ensemble, plan, members)
-        rule = rule_of(ensemble, plan, members)
-        begin = 0
-        for index, at in zip(indices, slices, strict=True):
-            part = slice(begin, begin := begin + at.stop - at.start)
-            found[index] = Prediction(
-                ensemble=ensemble,
-                plan=plan,
-                strategy=plan.strategy if rule == plan.rule else rule,
-                fused=Fused(fused.probabilities[part], fused.labels[part]),
-                members=members,
-                weights=weights,
-                member_probabilities=own[:, part],
-                missing={},
-                stages=None,
-                uncertainty=None,
-                contributions=None,
-            )
-    return [prediction for prediction in found if prediction is not None]
+        places, end = [], 0
+        for at in slices:
+            places.append(slice(end, end := end + at.stop - at.start))
+        if places == slices:
+            own = answers[:, :end]
+        elif len(slices) == 1:
+            own = answers[:, slices[0]]
+        else:
+            own = np.concatenate([answers[:, at] for at in slices], axis=1)
+        group = Group(None, members, own, fuse_by(ensemble, plan, members, own))
+        found.append(Together(conclude(ensemble, plan, end, [group], {}, None), indices, places))
+    return found
 
 
 def _uncertainty(ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group]) -> Uncertainty | Spread:

@@ -14,12 +14,12 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from server import telemetry
 from server.batcher import Item
 from server.call import Call
-from server.costs import BATCH
 from server.ensemble import Ensemble
 from server.errors import MemberFailed, first_line
-from server.members import Members
+from server.members import Members, patience
 from server.prediction import Reason
 from server.rows import Rows
 
@@ -27,9 +27,9 @@ LENIENCE = 9
 """It is stopped at once if it hung or failed the last time, else after so many times more."""
 EARLY_FACTOR, EARLY_SECONDS = 3, 0.01
 """Members that run one by one do not wait so long for each other: the next one starts beside."""
-INLINE_SECONDS = 0.002
-"""A batch that costs less, of no more rows than costs are measured with, runs in the event loop's own thread, which can
-do nothing else meanwhile."""
+INLINE_SECONDS = 0.005
+"""A batch that costs less runs in the event loop's own thread, which can do nothing else meanwhile: with another one it
+would have to share the interpreter, and mostly a core."""
 STUCK_SECONDS = 5.0
 """A call that has not ended so long after it was stopped will never: its thread is lost."""
 
@@ -61,10 +61,9 @@ class Run:
         self._calls: list[Call] = []
         self._finishing: list[asyncio.Task[None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._began = perf_counter()
         self._released, self._release_next, self._on_end = False, release, on_end
         self._on_answers = on_answers
-        self._first_until = min(item.until for item in items)
-        self._last_until = max(item.until for item in items)
         self.members = members
         shape = (len(members), len(rows))
         self.answers = np.empty((*shape, len(ensemble.manifest.outputs)), dtype=np.float32)
@@ -72,11 +71,13 @@ class Run:
         self._reasons: dict[int, Reason] = {}
         self._raised_over: set[tuple[int, int]] = set()
         """Members, and where the rows of a request begin that they raise over."""
+        self._complete = False
+        """Whether all were answered at once."""
         self.ended = False
         if apart or not known.are_sound(members):
             self._go_apart(members)
-        elif not any(item.hurried for item in items) and len(rows) <= BATCH and self._cost(members) < INLINE_SECONDS:
-            self._go_inline()
+        elif not any(item.hurried for item in items) and (cost := self._cost(members)) < INLINE_SECONDS:
+            self._go_inline(cost)
         else:
             self._go_together()
 
@@ -93,11 +94,11 @@ class Run:
 
     # ---- Together: the usual ways, without a task of their own -----------------------------------------------------
 
-    def _go_inline(self) -> None:
+    def _go_inline(self, cost: float) -> None:
         """Here and now: for what is cheap, another thread would cost more than the members."""
         began = perf_counter()
         try:
-            with self._known.watchdog.guarding(self._patience(self.members)) as stop:
+            with self._known.watchdog.guarding(patience(cost)) as stop:
                 answers, valid = self.ensemble.ask(self._rows, self.members, stop)
         except MemberFailed:
             self._go_apart(self.members)
@@ -109,7 +110,8 @@ class Run:
             self._end(None)
 
     def _go_together(self) -> None:
-        half = (self._first_until - self._loop.time()) / 2  # leaves the other half for them to run one by one
+        first = min(item.until for item in self.items)
+        half = (first - self._loop.time()) / 2  # leaves the other half for them to run one by one
         call = self._start(self._rows, self.members, self._on_together)
         early = EARLY_FACTOR * self._cost(self.members) + EARLY_SECONDS
         # Nobody behind them waits for a batch that may hang; whether it does is seen later.
@@ -174,7 +176,7 @@ class Run:
             return "deadline"
         if self._known.is_busy(member):
             return "hanging"
-        cost, left = self._cost((member,)), self._last_until - self._loop.time()
+        cost, left = self._cost((member,)), max(item.until for item in self.items) - self._loop.time()
         if cost > left:
             if cost < 4 * left:
                 self._known.costs.doubt(member)
@@ -251,7 +253,8 @@ class Run:
             self._release_next()
 
     def _end(self, fault: BaseException | None) -> None:
-        if fault is None and self.valid.all():
+        telemetry.observe_part("members", perf_counter() - self._began)
+        if fault is None and (self._complete or self.valid.all()):
             try:
                 self._on_answers(self)
             except Exception as exc:  # whatever it is, those who wait must hear of it
@@ -269,6 +272,11 @@ class Run:
     def _store(self, members: tuple[int, ...], answers: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         if members == self.members:
             self.answers, self.valid = answers, valid
+        if members == self.members and valid.all():
+            self._complete = True
+            for member in members:
+                self._known.breakers[member].answered()
+            return
         for place, member in enumerate(members):
             if members != self.members:
                 self._put(member, slice(None), answers[place : place + 1], valid[place : place + 1])
@@ -294,4 +302,4 @@ class Run:
         return self._known.costs.estimate(members, len(self._rows))
 
     def _patience(self, members: tuple[int, ...]) -> float:
-        return self._known.patience(members, len(self._rows))
+        return patience(self._cost(members))

@@ -1,34 +1,43 @@
 """Metrics, structured logs and request ids: plain functions that the engine and the transports call.
 
 Metrics are kept a process; `exposition` sums them over all workers where `PROMETHEUS_MULTIPROC_DIR` says where they
-share them, which must be set before this module is imported.
+share them, which must be set before this module is imported. What is counted is seen by other processes once it is
+flushed.
 """
 
 import json
 import logging
 import os
+import random
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from server.tally import Durations, Tally
 
 REGISTRY = CollectorRegistry()
 
 _REQUESTS = Counter(
     "committee_http_requests_total", "HTTP requests answered", ["route", "method", "status"], registry=REGISTRY
 )
-_LATENCY = Histogram(
+_LATENCY = Durations(
     "committee_http_request_duration_seconds",
     "From the headers of a request to the last byte of its answer",
     ["route"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+_STAGES_OF_REQUESTS = Durations(
+    "committee_stage_duration_seconds",
+    "What requests spend their time on: receive, decode, queue, members, fuse, encode; members and fuse once a batch",
+    ["stage"],
+    bounds=(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
     registry=REGISTRY,
 )
 _ERRORS = Counter("committee_errors_total", "Error answers", ["code"], registry=REGISTRY)
@@ -86,11 +95,11 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
+_tally = Tally()
+_count = _tally.count
 
-@cache
-def _of(metric: Any, *labels: object) -> Any:
-    """A metric with these labels: to find it there anew takes longer than to count. There are as many as members."""
-    return metric.labels(*labels)
+Part = Literal["receive", "decode", "queue", "members", "fuse", "encode"]
+"""Of the way of a request."""
 
 
 def count_prediction(
@@ -110,36 +119,41 @@ def count_prediction(
     `disagreements` gives, by member, the rows on which it had another label; `by_stage` the rows that each stage of a
     cascade has answered; `abstained` those that were too doubtful.
     """
-    _of(_PREDICTIONS, ensemble, version, strategy).inc(requests)
-    _of(_ROWS, ensemble, version, strategy).inc(rows)
+    _count(_PREDICTIONS, ensemble, version, strategy, by=requests)
+    _count(_ROWS, ensemble, version, strategy, by=rows)
     if degraded:
-        _of(_DEGRADED, ensemble, version).inc()
+        _count(_DEGRADED, ensemble, version)
     if abstained:
-        _of(_ABSTAINED, ensemble, version).inc(abstained)
+        _count(_ABSTAINED, ensemble, version, by=abstained)
     for stage, count in enumerate(by_stage, start=1):
-        _of(_STAGES, ensemble, version, stage).inc(count)
+        _count(_STAGES, ensemble, version, stage, by=count)
     for member, count in disagreements.items():
-        _of(_DISAGREEMENTS, ensemble, version, member).inc(count)
+        _count(_DISAGREEMENTS, ensemble, version, member, by=count)
 
 
 def count_members(ensemble: str, version: int, outcomes: Mapping[str, str], requests: int = 1) -> None:
     """Requests to some members: by member, `answered`, or why it did not."""
     for member, outcome in outcomes.items():
-        _of(_MEMBERS, ensemble, version, member, outcome).inc(requests)
+        _count(_MEMBERS, ensemble, version, member, outcome, by=requests)
 
 
 def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> None:
-    _of(_CIRCUITS, ensemble, version, member).set(is_open)
+    _CIRCUITS.labels(ensemble, version, member).set(is_open)
 
 
 def count_request(*, route: str, method: str, status: int, seconds: float) -> None:
     """One HTTP request; `route` is a template, never a path as it came."""
-    _of(_REQUESTS, route, method if method in METHODS else "OTHER", status).inc()
-    _of(_LATENCY, route).observe(seconds)
+    _count(_REQUESTS, route, method if method in METHODS else "OTHER", status)
+    _LATENCY.observe((route,), seconds)
+
+
+def observe_part(part: Part, seconds: float, times: int = 1) -> None:
+    """How long a part of the way has taken one request or batch, or each of so many together."""
+    _STAGES_OF_REQUESTS.observe((part,), seconds, times)
 
 
 def count_error(code: str) -> None:
-    _ERRORS.labels(code).inc()
+    _count(_ERRORS, code)
 
 
 def count_build() -> None:
@@ -147,8 +161,15 @@ def count_build() -> None:
     _BUILD.labels(version("committee")).set(1)
 
 
+def flush() -> None:
+    """Write what has been counted where other processes, and `REGISTRY`, see it."""
+    _tally.flush()
+    _LATENCY.flush()
+    _STAGES_OF_REQUESTS.flush()
+
+
 def exposition() -> tuple[bytes, str]:
-    """All metrics in Prometheus' text format, over all workers, and its media type."""
+    """All metrics that are flushed, in Prometheus' text format, over all workers, and its media type."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
@@ -158,7 +179,8 @@ def exposition() -> tuple[bytes, str]:
 
 def choose_request_id(given: str | None) -> str:
     """The caller's id if it is 1 to 128 letters, digits, dots, dashes and underscores, else a new one."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    # Python seeds its generator anew in every fork. An id has to be unique, and need not be hard to guess.
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 class JsonFormatter(logging.Formatter):

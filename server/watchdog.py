@@ -1,8 +1,7 @@
 """Stops calls that run in the event loop's thread and take too long: nothing in that thread could."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic
 
 from server.session import Stop
@@ -18,22 +17,28 @@ class Watchdog:
 
     def __init__(self, on_block: Callable[[], object]) -> None:
         self._on_block = on_block
+        self._seconds = 0.0
+        self._stop: Stop | None = None
+        """One that was never called may be used again."""
         self._guarded: tuple[Stop, float] | None = None
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
-    @contextmanager
-    def guarding(self, seconds: float) -> Iterator[Stop]:
-        """What it yields is stopped after so many seconds, unless the block has ended."""
+    def guarding(self, seconds: float) -> "Watchdog":
+        """For a block: the `Stop` that it is given is called after so many seconds, unless the block has ended."""
+        self._seconds = seconds
+        return self
+
+    def __enter__(self) -> Stop:
         if self._thread is None:
             self._thread = threading.Thread(target=self._look, name="committee-watchdog", daemon=True)
             self._thread.start()
-        stop = Stop()
-        self._guarded = stop, monotonic() + seconds
-        try:
-            yield stop
-        finally:
-            self._guarded = None
+        stop = self._stop = self._stop or Stop()
+        self._guarded = stop, monotonic() + self._seconds
+        return stop
+
+    def __exit__(self, *_: object) -> None:
+        self._guarded = None
 
     def close(self) -> None:
         self._closed.set()
@@ -46,7 +51,8 @@ class Watchdog:
             late = 0.0 if guarded is None else monotonic() - guarded[1]
             if guarded is None or late <= 0:
                 continue
-            guarded[0]()  # should its block have ended meanwhile, it is nobody's any more
+            self._stop = None
+            guarded[0]()
             if late > STUCK_SECONDS and guarded is self._guarded:
                 self._on_block()
                 return

@@ -1,7 +1,7 @@
 """Bodies of predict requests, of every media type, to rows and options."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jiter
@@ -13,7 +13,7 @@ from server.codec.fast_json import read_numbers
 from server.codec.forms import Part, parse_form
 from server.codec.media import CSV, FORM, JSON, NPY, PICTURES, Media, check_media
 from server.codec.messages import named, shown
-from server.codec.options import OPTIONS, RequestOptions, decode_options, parse_options
+from server.codec.options import NO_OPTIONS, OPTIONS, RequestOptions, decode_options, parse_options
 from server.codec.pictures import PictureDecoder, sniff_picture
 from server.codec.tables import decode_objects
 from server.codec.tensors import decode_tensor
@@ -24,7 +24,6 @@ from server.rows import Rows, is_table
 MAX_ID_LENGTH = 128
 FIELDS = ("instances", "id", *OPTIONS)
 _FIELDS = frozenset(FIELDS)
-_NO_OPTIONS = RequestOptions()
 FIELD_BYTES = 1 << 16
 """Of a field of a form."""
 
@@ -34,7 +33,7 @@ class PredictBody:
     rows: Rows
     """`(n, *shape)` float32, or a table's `(n,)`: checked against the ensemble's inputs."""
     id: str | None = None
-    options: RequestOptions = field(default_factory=RequestOptions)
+    options: RequestOptions = NO_OPTIONS
 
 
 def decode_predict(body: bytes, media: Media, inputs: Sequence[InputSpec], *, max_rows: int) -> PredictBody:
@@ -82,7 +81,7 @@ def _decode_plain(body: bytes, spec: InputSpec, max_rows: int) -> PredictBody | 
         return None
     rows, fields = read
     if not fields:
-        return PredictBody(rows=rows, options=_NO_OPTIONS)
+        return PredictBody(rows=rows)
     try:
         return PredictBody(rows=rows, id=_decode_id(fields), options=decode_options(fields))
     except InvalidInput:

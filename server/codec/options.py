@@ -36,6 +36,10 @@ class RequestOptions:
     abstain_below: float | None = None
 
 
+NO_OPTIONS = RequestOptions()
+"""Of a request that says nothing."""
+
+
 def decode_options(fields: Mapping[str, Any]) -> RequestOptions:
     """Those among the fields of a JSON body. Raises InvalidInput."""
     given: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from urllib.parse import quote
 
 from server.codec.answers import encode_json, weights_of
@@ -28,12 +27,7 @@ def choose_form(accept: Iterable[str]) -> str | None:
     The quality of a form is that of the range which names it most exactly. Among equals the more exactly named wins,
     then the one named first.
     """
-    return _choose_form(",".join(accept))
-
-
-@lru_cache(maxsize=64)
-def _choose_form(text: str) -> str | None:
-    """Remembered: clients say the same over and over."""
+    text = ",".join(accept)
     if not text.strip():
         return JSON
     ranges = [parsed for entry in text.split(",") if (parsed := _parse_range(entry))]

@@ -2,7 +2,7 @@
 
 import asyncio
 from concurrent.futures import Executor
-from functools import lru_cache, partial
+from functools import partial
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -53,7 +53,7 @@ def media_of(headers: Headers) -> Media:
     if encoding and encoding.strip().lower() != "identity":
         raise UnsupportedMediaType(f"Content-Encoding: expected none; got {encoding[:64]!r}")
     # Two of them are no type that there is; none is the same as an empty one.
-    return _parse_media(", ".join(values_of(headers, b"content-type")))
+    return parse_media(", ".join(values_of(headers, b"content-type")))
 
 
 async def decode(decoding: Executor, body: bytes, media: Media, manifest: Manifest) -> PredictBody:
@@ -62,7 +62,3 @@ async def decode(decoding: Executor, body: bytes, media: Media, manifest: Manife
     if media.type == JSON or (len(body) <= INLINE_BYTES and media.type not in (*PICTURES, FORM)):
         return call()  # a thread would be no help with JSON: its parser lets no other run
     return await asyncio.get_running_loop().run_in_executor(decoding, call)
-
-
-_parse_media = lru_cache(maxsize=64)(parse_media)
-"""Clients say the same over and over."""

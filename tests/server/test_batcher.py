@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
         self.batches: list[Batch] = []
-        self.batcher: Batcher[str, Batch] = Batcher(self._begin, max_rows=max_rows)
+        self.batcher: Batcher[str, Batch] = Batcher(self._begin, max_rows=lambda key: max_rows)
         self._values = 0
 
     def _begin(self, key: str, items: Sequence[Item[Batch]], rows: Rows, release: Callable[[], None]) -> Batch:

@@ -176,6 +176,7 @@ def test_the_ways_are_good_and_bad(roads: tuple[Served, Served]) -> None:
 
 def samples() -> dict[tuple[str, ...], float]:
     """What is counted, by its name and labels, but for how long it took."""
+    telemetry.flush()
     return {
         (sample.name, *sample.labels.values()): sample.value
         for metric in telemetry.REGISTRY.collect()

@@ -17,7 +17,7 @@ from server.ensemble import Ensemble
 from server.fusion import REGRESSION, STRATEGIES, Fused, fuse
 from server.plan import Options, make_plan
 from server.predicting import Ask, drive
-from server.prediction import Group, Prediction, conclude, conclude_together, confidence, fuse_by, rule_of
+from server.prediction import Group, Prediction, Together, conclude, conclude_together, confidence, fuse_by, rule_of
 from server.uncertainty import Spread, Uncertainty
 from tests import tiny
 
@@ -39,6 +39,11 @@ def predicted(ensemble: Ensemble, answers: Floats, **options: Any) -> Prediction
         return chosen if ask.rows is None else chosen[:, ask.rows]
 
     return drive(ensemble, make_plan(ensemble, Options(**options)), answers.shape[1], answer)
+
+
+def by_request(found: Sequence[Together]) -> list[Prediction]:
+    numbered = dict(pair for together in found for pair in together.apart())
+    return [numbered[index] for index in range(len(numbered))]
 
 
 def contributions(ensemble: Ensemble, answers: Floats, **options: Any) -> Floats:
@@ -355,7 +360,7 @@ def test_requests_that_share_a_batch_get_what_each_would_alone(data: st.DataObje
     places = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
     requests = [(data.draw(st.sampled_from(plans)), place) for place in places]
     members = tuple(range(n_members))
-    together = conclude_together(ensemble, members, answers, requests)
+    together = by_request(conclude_together(ensemble, members, answers, requests))
     assert len(together) == len(requests)
     for got, (plan, place) in zip(together, requests, strict=True):
         own = answers[:, place]
@@ -366,7 +371,8 @@ def test_a_batch_may_hold_rows_of_others() -> None:
     ensemble = tiny.answering(2)
     answers = random_answers(2, 6)
     plan, other = make_plan(ensemble, Options()), make_plan(ensemble, Options(strategy="vote"))
-    last, first = conclude_together(ensemble, (0, 1), answers, [(plan, slice(4, 6)), (other, slice(0, 1))])
+    requests = [(plan, slice(4, 6)), (other, slice(0, 1))]
+    last, first = by_request(conclude_together(ensemble, (0, 1), answers, requests))
     assert_same(last, drive(ensemble, plan, 2, lambda _: answers[:, 4:]))
     assert_same(first, drive(ensemble, other, 1, lambda _: answers[:, :1]))
 
@@ -375,5 +381,5 @@ def test_where_one_plan_holds_some_of_the_rows_it_is_fused_over_those_alone() ->
     ensemble = tiny.answering(2)
     answers = random_answers(2, 6)
     plan = make_plan(ensemble, Options())
-    [only] = conclude_together(ensemble, (0, 1), answers, [(plan, slice(2, 5))])
+    [only] = by_request(conclude_together(ensemble, (0, 1), answers, [(plan, slice(2, 5))]))
     assert_same(only, drive(ensemble, plan, 3, lambda _: answers[:, 2:5]))

@@ -11,6 +11,7 @@ from server import telemetry
 
 def value(sample: str) -> float:
     """Of one line of the exposition; 0 if it is not there."""
+    telemetry.flush()
     text, _ = telemetry.exposition()
     found = [line for line in text.decode().splitlines() if line.startswith(sample + " ")]
     return float(found[0].split()[-1]) if found else 0.0
@@ -86,6 +87,7 @@ def test_counts_errors_and_the_build() -> None:
     telemetry.count_error("some_code")
     telemetry.count_build()
     assert value('committee_errors_total{code="some_code"}') == 1
+    telemetry.flush()
     text, media_type = telemetry.exposition()
     assert re.search(rb'^committee_build_info{version="[0-9.]+"} 1.0$', text, re.MULTILINE)
     assert media_type.startswith("text/plain")
