@@ -17,7 +17,7 @@ LEAST = 1e-6
 """Seconds of a call: what costs nothing could learn nothing."""
 LEARNING, DOUBT = 0.1, 0.98
 """How much one call, and one that was not made, count beside all that was known before."""
-NOISE = 0.05
+NOISE = 0.01
 """A call that takes so much more or less than was thought teaches nothing."""
 BATCH_SECONDS = 0.003
 """What a batch may take, so that those behind it need not wait long; unless rows would be much dearer in small ones."""
@@ -39,16 +39,21 @@ class Costs:
 
     def estimate(self, members: Sequence[int], n_rows: int) -> float:
         """Of these members together, one after the other."""
-        seconds = 0.0
-        for member in members:
-            seconds += self.call[member] + n_rows * self.row[member]
-        return seconds
+        call, row = self._sums(members)
+        return call + n_rows * row
 
     def rows_at_once(self, members: Sequence[int]) -> int:
         """Of the best batch: small enough to be fair, large enough that little is lost to the call itself."""
-        row = max(self.estimate(members, 1) - self.estimate(members, 0), LEAST / MOST)
-        call = self.estimate(members, 0) + OVERHEAD_SECONDS
+        call, row = self._sums(members)
+        call, row = call + OVERHEAD_SECONDS, max(row, LEAST / MOST)
         return int(min(max((BATCH_SECONDS - call) / row, call / (LOSS * row), 1), MOST))
+
+    def _sums(self, members: Sequence[int]) -> tuple[float, float]:
+        call = row = 0.0
+        for member in members:
+            call += self.call[member]
+            row += self.row[member]
+        return call, row
 
     def learn(self, members: Sequence[int], n_rows: int, seconds: float) -> None:
         """That these members together have taken so long: what was measured may have been measured in a busy hour."""

@@ -73,6 +73,8 @@ class Engine:
         admission = Admission(max_wait=limits.max_wait, max_rows=limits.max_queue_size)
         self._scheduler = Scheduler(self._members, self._pool, admission)
         self._plans: dict[Any, Plan] = {}
+        self._answering = 0
+        """How many requests are not answered yet."""
         self._closed = False
 
     def ensemble(self, name: str | None = None, version: int | None = None) -> Ensemble:
@@ -94,25 +96,11 @@ class Engine:
         if options.deadline_ms is not None:
             seconds = min(seconds, options.deadline_ms / 1000)
         until = (asyncio.get_running_loop().time() if began is None else began) + seconds
-        hurried = options.deadline_ms is not None
-        steps = predicting(ensemble, plan, len(rows))
-        step: Ask | Prediction = next(steps)
-        first = True
-        while isinstance(step, Ask):
-            answered = await self._scheduler.ask(
-                ensemble,
-                step.members,
-                rows if step.rows is None else rows[step.rows],
-                until,
-                plan=plan if plan.is_plain else None,
-                hurried=hurried,
-                first=first,
-            )
-            if isinstance(answered, Prediction):
-                return answered
-            step, first = await self._go_on(steps, answered), False
-        count_prediction(step)
-        return step
+        self._answering += 1
+        try:
+            return await self._predict(ensemble, plan, rows, until, hurried=options.deadline_ms is not None)
+        finally:
+            self._answering -= 1
 
     def unreliable(self) -> dict[str, list[str]]:
         """By ensemble, its members whose circuits are open: those that are left alone for now."""
@@ -136,9 +124,30 @@ class Engine:
     async def close(self) -> None:
         """Take no more, and wait until what was taken is answered."""
         self._closed = True
-        await self._scheduler.drain()
+        while self._answering or self._scheduler.busy:
+            await asyncio.sleep(0.005)
         self._pool.shutdown(wait=not self.stuck)
         self._watchdog.close()
+
+    async def _predict(self, ensemble: Ensemble, plan: Plan, rows: Rows, until: float, *, hurried: bool) -> Prediction:
+        steps = predicting(ensemble, plan, len(rows))
+        step: Ask | Prediction = next(steps)
+        first = True
+        while isinstance(step, Ask):
+            answered = await self._scheduler.ask(
+                ensemble,
+                step.members,
+                rows if step.rows is None else rows[step.rows],
+                until,
+                plan=plan if plan.is_plain else None,
+                hurried=hurried,
+                first=first,
+            )
+            if isinstance(answered, Prediction):
+                return answered
+            step, first = await self._go_on(steps, answered), False
+        count_prediction(step)
+        return step
 
     def _plan(self, ensemble: Ensemble, options: Options) -> Plan:
         """Of equal options the same one, so that their requests can be fused together. Raises InvalidInput."""

@@ -100,10 +100,10 @@ class Scheduler:
         finally:
             self._admission.leave(ticket, answered=answered)
 
-    async def drain(self) -> None:
-        """Until nothing waits or runs any more."""
-        while not self._batcher.idle or self._running:
-            await asyncio.sleep(0.005)
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._running) or not self._batcher.idle
 
     async def _in_parts(self, key: Key, rows: Rows, until: float, *, hurried: bool) -> list[Item[Run]]:
         """A big request does not keep the others waiting: its next part is queued behind what has come meanwhile."""
