@@ -46,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = Engine(repository, default=settings.default, limits=limits)
     # One body at a time, so that many large ones do not take all memory.
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
+    app.state.heads = {}  # of the fast lane
     app.state.ready = False
     for part in (predict, ensembles, health, metrics, page):
         app.include_router(part.router)

@@ -67,6 +67,8 @@ class Bounded(HttpToolsProtocol):
         self._given_up = False
         """Whether what comes is no longer read as requests."""
         self._n_dropped = 0
+        self._idle_since: float | None = None
+        """Of the loop's clock; None while a request is on its way."""
         self._timer: asyncio.TimerHandle | None = None
         self._timed = (0, Stage.BETWEEN)
 
@@ -79,7 +81,8 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         for cycle in (self._current, *(cycle for cycle, _ in self.pipeline)):
             if isinstance(cycle, Turn):
                 cycle.leave()
@@ -88,6 +91,11 @@ class Bounded(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+
+    def _is_between(self) -> bool:
+        """Whether nothing of a request has come that is not answered."""
+        last = self.cycle
+        return self._stage is Stage.BETWEEN and not self._given_up and (last is None or last.response_complete)
 
     def data_received(self, data: bytes) -> None:
         if self._given_up:
@@ -178,10 +186,19 @@ class Bounded(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        if self._given_up and not self.pipeline:
-            self.server_state.total_requests += 1
+        """uvicorn's would set a timer anew for every request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or (self._given_up and not self.pipeline):
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         else:
-            super().on_response_complete()
+            self._wait_for_next()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """It goes on, and finds that the connection has not been idle for so long."""
+        self._idle_since = None
 
     # ---- Refusals ---------------------------------------------------------------------------------------------------
 
@@ -261,11 +278,23 @@ class Bounded(HttpToolsProtocol):
 
     def _wait_for_next(self) -> None:
         """Bytes that begin no request, or the end of a body whose answer is out, do not keep a connection for ever."""
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if self._idle_since is None and (self.cycle is None or self.cycle.response_complete):
+            self._idle_since = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._look_whether_idle_in(self.timeout_keep_alive)
+
+    def _look_whether_idle_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_whether_idle_in(left)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _seconds(self) -> float:
         return self.BODY_SECONDS if self._stage is Stage.BODY else self.HEAD_SECONDS

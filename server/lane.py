@@ -58,11 +58,11 @@ class PredictTurn(Turn):
         self, connection: Connection, state: State, target: Target, headers: Headers, *, keep_alive: bool, expects: bool
     ) -> None:
         super().__init__(connection, headers, keep_alive=keep_alive)
-        self._target = target
+        self.target = target
         self.route = target.route
         self._state = state
         self._asked = Asked(headers, target.query, target.name, target.version)
-        self._expects = expects
+        self.expects = expects
         """Whether the client waits to be told that it may send the body."""
         self._body: bytes | bytearray = b""
         self._engine: Engine | None = None
@@ -74,12 +74,12 @@ class PredictTurn(Turn):
         self._clock = time.perf_counter()
         self._began = self._connection.loop.time()
         try:
-            self._engine = exchange.admit(self._state, self._headers)
+            self._engine = exchange.admit(self._state, self.headers)
         except CommitteeError as exc:
             self._fault = exc
         if self._fault is not None or not self.more_body:
             self._start()
-        elif self._expects:
+        elif self.expects:
             self.transport.write(CONTINUE)
 
     @property
@@ -121,7 +121,7 @@ class PredictTurn(Turn):
         tasks.add(self._task)
 
     async def _answer(self) -> None:
-        request_id = choose_id(self._headers)
+        request_id = choose_id(self.headers)
         telemetry.request_id.set(request_id)  # the task's own
         status = 499  # as `server.rest.observer` has it
         try:
@@ -146,11 +146,11 @@ class PredictTurn(Turn):
             assert self._engine is not None
             return await exchange.predict(self._asked, body, self._engine, self._state.decoding, began=self._began)
         except CommitteeError as exc:
-            return reply_to(exc, self._headers)
+            return reply_to(exc, self.headers)
         except Exception as exc:
             return reply_to_unforeseen(exc)
 
     def _count(self, status: int) -> None:
         assert self._clock is not None
         seconds = time.perf_counter() - self._clock
-        telemetry.count_request(route=self._target.route, method="POST", status=status, seconds=seconds)
+        telemetry.count_request(route=self.target.route, method="POST", status=status, seconds=seconds)

@@ -1,6 +1,11 @@
-"""What uvicorn speaks HTTP by: POST …/predict takes the fast lane, everything else goes through the application."""
+"""What uvicorn speaks HTTP by: POST …/predict takes the fast lane, everything else goes through the application.
+
+A client sends the same head over and over: one that the parser has read, and that took the fast lane, is known by its
+bytes from then on, and a request that comes in one piece with it is not parsed again.
+"""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
@@ -9,7 +14,23 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from server.connection import Bounded
-from server.lane import PredictTurn, find_target
+from server.lane import PredictTurn, Target, find_target
+from server.rest.reply import Headers, values_of
+
+HEADS = 512
+"""That are known, of one process."""
+HEAD_BYTES = 2048
+"""Of the longest that is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A request line and headers, of a request that takes the fast lane and keeps its connection."""
+
+    target: Target
+    headers: Headers
+    length: int
+    """Bytes of its body."""
 
 
 class FastLane(Bounded):
@@ -28,6 +49,42 @@ class FastLane(Bounded):
         super().__init__(config, server_state, app_state, _loop)
         logged = config.access_log and self.access_log  # of ASGI's scopes
         self._state = _state_of(self.app) if self.FAST and not logged else None
+        self._heads: dict[bytes, _Head] = {} if self._state is None else self._state.heads
+
+    def data_received(self, data: bytes) -> None:
+        between = self._is_between()
+        if between:
+            end = data.find(b"\r\n\r\n", 0, HEAD_BYTES) + 4
+            head = self._heads.get(data[:end])
+            if head is not None and len(data) - end == head.length:
+                self._take(head, data[end:])
+                return
+        before = self._n_begun
+        super().data_received(data)
+        turn = self.cycle
+        if between and isinstance(turn, PredictTurn) and self._n_begun == before + 1 and not turn.more_body:
+            self._know(data, turn)
+
+    def _take(self, head: _Head, body: bytes) -> None:
+        """What the parser's calls do with a request."""
+        assert self._state is not None
+        self._unset_keepalive_if_required()
+        self._n_begun += 1
+        turn = PredictTurn(self, self._state, head.target, head.headers, keep_alive=True, expects=False)
+        turn.feed(body)
+        turn.finish()
+        self._stop_timer()
+        self._queue_up(turn)
+
+    def _know(self, data: bytes, turn: PredictTurn) -> None:
+        end = data.find(b"\r\n\r\n", 0, HEAD_BYTES) + 4
+        lengths = values_of(turn.headers, b"content-length")
+        if end <= 3 or not turn.keep_alive or turn.expects or self.limit_concurrency is not None:
+            return
+        if lengths == [str(len(data) - end)]:  # and so there is no Transfer-Encoding
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[data[:end]] = _Head(turn.target, turn.headers, len(data) - end)
 
     def _make_turn(self, version: str) -> PredictTurn | None:
         if self._state is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():

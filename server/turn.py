@@ -45,7 +45,7 @@ class Turn(RequestResponseCycle, ABC):
 
     def __init__(self, connection: Connection, headers: Headers, *, keep_alive: bool) -> None:
         self._connection = connection
-        self._headers = headers
+        self.headers = headers
         self.transport = connection.transport
         self.flow = connection.flow
         self.keep_alive = keep_alive
@@ -108,7 +108,7 @@ class Refusal(Turn):
 
     def begin(self) -> None:
         why, route = self._why, self.route
-        request_id = choose_id(self._headers)
+        request_id = choose_id(self.headers)
         token = telemetry.request_id.set(request_id)
         try:
             reply = error_reply(why.status, why.code, why.message)

@@ -5,6 +5,7 @@ where the processes share their metrics, and `serve` has to say so first.
 """
 
 import argparse
+import gc
 import logging
 import logging.config
 import os
@@ -43,6 +44,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections, so that it is they who close them."""
 TRIAL_SECONDS = 120
 """How long it may take, before the workers are rolled, to see that the repository can be served."""
+GARBAGE = 10_000
+"""Objects between two collections of garbage. Requests leave hardly any that counting references does not free."""
 RETRY_SECONDS = 10
 """How long a worker waits, that replaces one which has died and cannot load the repository, before the next tries."""
 
@@ -144,6 +147,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
         try:
             super().load_wsgi()
+            _leave_to_stand()
             # Nothing drains in a loop that is blocked.
             self.wsgi.state.engine.on_block = lambda: os._exit(os.EX_SOFTWARE)
             _mark(self.cfg.worker_tmp_dir, "loaded")
@@ -250,6 +254,13 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
     except SystemExit as exc:
         return int(exc.code or 0)
     return 0
+
+
+def _leave_to_stand() -> None:
+    """What is loaded stays: the collector of garbage need not look at it again and again, with everybody waiting."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 def _on_stop(handler: Callable[[int, FrameType | None], object]) -> None:

@@ -9,7 +9,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Of a request or an answer, names in lower case, in their order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make
 class Reply:
     """All but what the connection adds: its date, the request's id, whether it closes."""
 
