@@ -65,8 +65,8 @@ class Plan:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its answer is a fusion of all members' answers and nothing more."""
-        return len(self.stages) == 1 and not self.uncertainty and not self.contributions
+        """Whether its answer is one fusion of all members' answers, with or without what they differ by."""
+        return len(self.stages) == 1 and not self.contributions
 
     @property
     def weights(self) -> NDArray[np.float32]:

@@ -143,6 +143,7 @@ def conclude_together(
         own = np.concatenate([answers[:, at] for at in slices], axis=1) if len(slices) > 1 else answers[:, slices[0]]
         fused, weights = fuse_by(ensemble, plan, members, own), _effective_weights(ensemble, plan, members)
         rule = rule_of(ensemble, plan, members)
+        measured = _measure(ensemble, own, weights, fused) if plan.uncertainty else None
         begin = 0
         for index, at in zip(indices, slices, strict=True):
             part = slice(begin, begin := begin + at.stop - at.start)
@@ -156,22 +157,32 @@ def conclude_together(
                 member_probabilities=own[:, part],
                 missing={},
                 stages=None,
-                uncertainty=None,
+                uncertainty=measured and _part_of(measured, part),
                 contributions=None,
             )
     return [prediction for prediction in found if prediction is not None]
 
 
 def _uncertainty(ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group]) -> Uncertainty | Spread:
-    measured: list[Uncertainty | Spread] = []
-    for group in groups:
-        weights = _effective_weights(ensemble, plan, group.members)
-        if ensemble.manifest.task == "regression":
-            measured.append(uncertainty.spread(group.answers, weights))
-        else:
-            measured.append(uncertainty.measure(group.answers, weights, group.fused))
+    measured = [
+        _measure(ensemble, group.answers, _effective_weights(ensemble, plan, group.members), group.fused)
+        for group in groups
+    ]
     kind = type(measured[0])
     return kind(*(_joined(n_rows, groups, [getattr(part, field.name) for part in measured]) for field in fields(kind)))
+
+
+def _measure(
+    ensemble: Ensemble, answers: NDArray[np.float32], weights: NDArray[np.float32], fused: Fused
+) -> Uncertainty | Spread:
+    if ensemble.manifest.task == "regression":
+        return uncertainty.spread(answers, weights)
+    return uncertainty.measure(answers, weights, fused)
+
+
+def _part_of(measured: Uncertainty | Spread, rows: slice) -> Uncertainty | Spread:
+    kind = type(measured)
+    return kind(*(getattr(measured, field.name)[rows] for field in fields(kind)))
 
 
 def _contributions(
