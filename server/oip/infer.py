@@ -10,8 +10,8 @@ from server.engine import Engine
 from server.errors import InvalidInput
 from server.oip.inputs import rows_of
 from server.oip.models import Model
-from server.oip.outputs import UNCERTAINTY
-from server.oip.parameters import Parameters, Scalar, options_of
+from server.oip.outputs import UNCERTAINTY, classify
+from server.oip.parameters import CLASSIFICATION, Parameters, Scalar, Wanted, options_of
 from server.oip.tensors import Tensor
 from server.plan import Options
 from server.prediction import Prediction
@@ -23,8 +23,8 @@ class InferRequest:
     model: Model
     inputs: Sequence[Tensor]
     """One for each of the model's inputs, with its rows; those whose values may all be missing may be left out."""
-    outputs: Sequence[str] = ()
-    """Names, in the order in which they are to come back; none means all."""
+    outputs: Sequence[Wanted] = ()
+    """In the order in which they are to come back; none means all."""
     parameters: Mapping[str, object] = field(default_factory=dict)
     query: Sequence[tuple[str, str]] = ()
     """Options that came beside the request."""
@@ -49,11 +49,12 @@ async def infer(
     for what cannot be served, before anything runs, and what `Engine.infer` does.
     """
     model = request.model
-    names = check_outputs(model, request.outputs)
+    wanted = check_outputs(model, request.outputs)
     options = options_of(model, request.parameters, request.query)
     rows = rows_of(model.ensemble.manifest, request.inputs)
+    names = [output.name for output in wanted]
     prediction = await ask(engine, model, rows, names, options, at_most_ms=at_most_ms, began=began)
-    tensors = [model.outputs[name].tensor(name, prediction) for name in names]
+    tensors = [_tensor(model, output, prediction) for output in wanted]
     return InferResponse(model=model, outputs=tensors, parameters=facts_of(model, prediction), id=request.id)
 
 
@@ -75,15 +76,24 @@ async def ask(
     return await engine.infer(model.ensemble, rows, options, began=began)
 
 
-def check_outputs(model: Model, names: Sequence[str]) -> Sequence[str]:
+def check_outputs(model: Model, wanted: Sequence[Wanted]) -> Sequence[Wanted]:
     """The outputs that are asked for: these, or, of none, all. Raises InvalidInput."""
     known = model.outputs
-    for name in names:
-        if name not in known:
-            raise InvalidInput(f"outputs: expected some of {listed(list(known), name)}; got {named(name)}")
-    if len(set(names)) != len(names):
+    for output in wanted:
+        if output.name not in known:
+            raise InvalidInput(
+                f"outputs: expected some of {listed(list(known), output.name)}; got {named(output.name)}"
+            )
+        if output.classes and output.name != (answer := next(iter(known))):
+            raise InvalidInput(f"output {named(output.name)}: expected {CLASSIFICATION} of {answer!r} only")
+    if len({output.name for output in wanted}) != len(wanted):
         raise InvalidInput("outputs: expected each once; got one twice")
-    return names or tuple(known)
+    return wanted or [Wanted(name) for name in known]
+
+
+def _tensor(model: Model, wanted: Wanted, prediction: Prediction) -> Tensor:
+    tensor = model.outputs[wanted.name].tensor(wanted.name, prediction)
+    return classify(tensor, model.ensemble.manifest.outputs, wanted.classes) if wanted.classes else tensor
 
 
 def facts_of(model: Model, prediction: Prediction) -> dict[str, Scalar]:

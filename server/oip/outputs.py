@@ -3,7 +3,7 @@
 The first dimension of each is the batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,6 +32,16 @@ class Output:
 
     def tensor(self, name: str, prediction: Prediction) -> Tensor:
         return Tensor(name, self.datatype, self.make(prediction))
+
+
+def classify(tensor: Tensor, names: Sequence[str], count: int) -> Tensor:
+    """The `count` largest of each row `(n, n_outputs)`, as Triton writes them: `0.910000:9:Ankle boot`."""
+    top = np.argsort(-tensor.values, axis=1, kind="stable")[:, :count]
+    texts = [
+        [f"{row[place]:f}:{place}:{names[place]}" for place in places]
+        for row, places in zip(tensor.values, top.tolist(), strict=True)
+    ]
+    return Tensor(tensor.name, "BYTES", np.array(texts, dtype=object))
 
 
 def _labels(prediction: Prediction) -> NDArray[Any]:

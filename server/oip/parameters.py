@@ -1,12 +1,12 @@
 """Parameters of a request: options, as scalars, and those that clients of Triton send by themselves."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from server.codec.messages import listed, named, shown
 from server.codec.numbers import is_number
 from server.codec.options import LONGEST_MS, OPTIONS, RequestOptions, decode_options, join, parse_options
-from server.errors import InvalidInput
+from server.errors import InvalidInput, Unsupported
 from server.oip.models import Model
 from server.oip.outputs import UNCERTAINTY
 from server.plan import Options
@@ -22,9 +22,21 @@ OF_MEMBERS = ("deadline_ms", "abstain_below")
 """Those that make sense of a member that answers alone."""
 TIMEOUT = "timeout"
 """Microseconds, from when the request came; 0: none."""
-IGNORED = frozenset({"priority", "sequence_id", "sequence_start", "sequence_end", "headers", "binary_data_output"})
-"""What clients of Triton send and nothing here depends on, or what the transport sees to itself."""
+IGNORED = frozenset({"priority", "sequence_id", "sequence_start", "sequence_end", "headers"})
+"""What clients of Triton send and nothing here depends on."""
 IGNORED_PREFIX = "triton_"
+SHARED_MEMORY = "shared_memory_"
+CLASSIFICATION = "classification"
+BINARY_DATA, BINARY_DATA_SIZE, BINARY_DATA_OUTPUT = "binary_data", "binary_data_size", "binary_data_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output that a request asks for."""
+
+    name: str
+    classes: int = 0
+    """Of its answer, as text, only so many of the best; 0: all, as numbers."""
 
 
 def options_of(model: Model, parameters: Mapping[str, object], query: Iterable[tuple[str, str]] = ()) -> Options:
@@ -64,7 +76,7 @@ def parse_parameters(parameters: Mapping[str, object]) -> RequestOptions:
                 texts.append((name, value))
             else:
                 raise InvalidInput(f"parameters: {name}: expected a string; got {shown(value)}")
-        elif name not in IGNORED and not name.startswith(IGNORED_PREFIX):
+        elif name not in IGNORED and name != BINARY_DATA_OUTPUT and not name.startswith(IGNORED_PREFIX):
             raise InvalidInput(f"parameters: expected no others than {listed(ACCEPTED, name)}; got {named(name)}")
     if not texts and not numbers and timeout is None:
         return _NONE
@@ -79,6 +91,33 @@ def _parse_timeout(value: object) -> float | None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InvalidInput(f"parameters: {TIMEOUT}: expected microseconds, a whole number; got {shown(value)}")
     return min(value / 1000, LONGEST_MS) if value else None
+
+
+def parse_wanted(name: str, parameters: Mapping[str, object]) -> Wanted:
+    """An output with its parameters. Raises InvalidInput, and Unsupported for shared memory."""
+    classes = 0
+    for key, value in parameters.items():
+        where = f"output {named(name)}: parameters: "
+        if key == CLASSIFICATION:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise InvalidInput(f"{where}{key}: expected a whole number; got {shown(value)}")
+            classes = value
+        elif key != BINARY_DATA:
+            _refuse(key, where, (BINARY_DATA, CLASSIFICATION))
+    return Wanted(name, classes)
+
+
+def check_input_parameters(name: str, parameters: Mapping[str, object]) -> None:
+    """Raise InvalidInput for those that no input has, and Unsupported for shared memory."""
+    for key in parameters:
+        if key != BINARY_DATA_SIZE:
+            _refuse(key, f"input {named(name)}: parameters: ", (BINARY_DATA_SIZE,))
+
+
+def _refuse(name: str, where: str, known: Sequence[str]) -> None:
+    if name.startswith(SHARED_MEMORY):
+        raise Unsupported(f"{where}there is no shared memory with this server")
+    raise InvalidInput(f"{where}expected no others than {listed(known)}; got {named(name)}")
 
 
 _NONE = RequestOptions()

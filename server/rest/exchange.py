@@ -5,6 +5,7 @@ They differ in how bytes come and go, and in nothing else. In this order: `admit
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from starlette.datastructures import QueryParams
 
@@ -24,6 +25,14 @@ class Asked:
     query: bytes = b""
     name: str | None = None
     version: int | None = None
+
+
+class Exchange(Protocol):
+    """From a request to its answer. `began`, of the loop's clock, is when it came. Raises CommitteeError."""
+
+    async def __call__(
+        self, asked: Asked, body: bytes, engine: Engine, decoding: Executor, *, began: float
+    ) -> Reply: ...
 
 
 def admit(state: State, headers: Headers) -> Engine:
