@@ -17,6 +17,7 @@ from server.rest.errors import reply_to, reply_to_unforeseen
 from server.rest.exchange import Asked, Exchange
 from server.rest.infer import infer
 from server.rest.reply import Headers, Reply
+from server.rest.tf_predict import tf_predict
 from server.turn import Connection, Turn, choose_id
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -48,6 +49,12 @@ _ROADS = (
         "/v2/models/{model}/infer",
         "/v2/models/{model}/versions/{version}/infer",
         infer,
+    ),
+    _Road(
+        re.compile(rf"/v1/models/({_NAME}(?:\.{_NAME})?){_VERSION}:predict{_QUERY}".encode()),
+        "/v1/models/{model}:predict",
+        "/v1/models/{model}/versions/{version}:predict",
+        tf_predict,
     ),
 )
 

@@ -69,6 +69,13 @@ def find_model(engine: Engine, name: str, version: int | None = None) -> Model:
     return Model(ensemble, member)
 
 
+def versions_of(engine: Engine, model: Model) -> list[Model]:
+    """Those of this model that are served, lowest first."""
+    name = model.ensemble.manifest.name
+    ensembles = [engine.ensemble(name, version) for version in engine.repository.versions(name)]
+    return [Model(other, model.member) for other in ensembles if model.member in (None, *other.names)]
+
+
 def parse_version(text: str) -> int | None:
     """As clients write it; empty: None, the highest. Raises InvalidInput."""
     if not text:
@@ -108,7 +115,7 @@ def describe(engine: Engine, model: Model) -> ModelMetadata:
     manifest = model.ensemble.manifest
     return ModelMetadata(
         name=model.name,
-        versions=tuple(map(str, engine.repository.versions(manifest.name))),
+        versions=tuple(other.version for other in versions_of(engine, model)),
         platform=PLATFORM if model.member is None else MEMBER_PLATFORM,
         inputs=tuple(
             TensorMetadata(spec.name, spec.datatype, (outputs.VARIABLE, *spec.shape)) for spec in manifest.inputs

@@ -9,6 +9,7 @@ from server.codec.media import CSV, FORM, JPEG, JSON, NPY, PNG, RAW, WEBP
 from server.codec.options import DETAILS, LONGEST_MS, MOST_MEMBERS, ON_FAILURE
 from server.rest.oip_schemas import InferRequest
 from server.rest.schemas import STRATEGY_ENUM, PredictRequest
+from server.rest.tf_schemas import TfPredictRequest
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -134,7 +135,7 @@ PREDICT_RESPONSE: dict[str, Any] = {
 def request_definitions() -> dict[str, Any]:
     """The bodies of requests and what they refer to, for the components of the OpenAPI document."""
     definitions: dict[str, Any] = {}
-    for model in (PredictRequest, InferRequest):
+    for model in (PredictRequest, InferRequest, TfPredictRequest):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         definitions |= {**schema.pop("$defs", {}), model.__name__: schema}
     return definitions

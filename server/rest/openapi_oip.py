@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies of the Open Inference Protocol, which FastAPI does not parse."""
+"""What the OpenAPI document says of bodies in the forms of other servers, which FastAPI does not parse."""
 
 from typing import Any
 
@@ -10,9 +10,11 @@ JSON_LENGTH: dict[str, Any] = {
     "description": "The length of the JSON, if bytes of tensors follow it.",
 }
 
+_OPTIONS = [option for option in OPTIONS if option["name"] != "detail"]
+
 INFER_REQUEST: dict[str, Any] = {
     "parameters": [
-        *(option for option in OPTIONS if option["name"] != "detail"),
+        *_OPTIONS,
         DEADLINE_HEADER,
         {
             "name": "Inference-Header-Content-Length",
@@ -30,6 +32,14 @@ INFER_REQUEST: dict[str, Any] = {
                 "The same JSON, and behind it the bytes of those inputs that have a binary_data_size, in order."
             ),
         },
+    },
+}
+
+TF_REQUEST: dict[str, Any] = {
+    "parameters": [*_OPTIONS, DEADLINE_HEADER],
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/TfPredictRequest"}}},
     },
 }
 
