@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.codec.numbers import Place, check_domain, check_finite
+from server.codec.numbers import Place, are_within, check_domain, check_finite
 from server.codec.tensors import described, forms_of
 from server.errors import InvalidInput, TooLarge
 from server.manifest import InputSpec
@@ -67,16 +67,13 @@ def to_float32(values: NDArray[Any], spec: InputSpec, place: Place = "row {}".fo
 
     Raises InvalidInput, which names the place, for numbers that the input does not take.
     """
-    element = values.dtype
-    if element == np.uint8:
-        rows = values.astype(np.float32, order="C")
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            # By way of float64, as the numbers of JSON come: large integers are to round alike.
-            by_way = values if element.kind == "f" else values.astype(np.float64)
-            rows = np.array(by_way, dtype=np.float32, order="C")
+    with np.errstate(over="ignore", invalid="ignore"):
+        # By way of float64, as the numbers of JSON come: large integers are to round alike.
+        by_way = values if values.dtype.kind == "f" or values.dtype.itemsize < 4 else values.astype(np.float64)
+        rows = np.array(by_way, dtype=np.float32, order="C")
+    if not are_within(rows, spec, small=values.dtype == np.uint8):
         check_finite(rows, spec, place)
-    check_domain(rows, spec, place)
+        check_domain(rows, spec, place)
     return rows.reshape(len(rows), *spec.shape)
 
 

@@ -6,8 +6,9 @@ those who call, who read it again and say what is wrong: nothing here makes a me
 """
 
 import math
+import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from server.codec.numbers import are_within
 from server.codec.tensors import depth_of, forms_of
 from server.manifest import InputSpec
 
@@ -25,9 +27,6 @@ LARGE = 1 << 21
 """Bytes of a body from which jiter is the faster of the two: orjson asks the system for ever more memory at once."""
 SHORT = 8
 """Numbers of the innermost arrays under which they are joined before they are converted: a call for each costs more."""
-DEEPEST = 4
-"""How deep the fields beside the numbers are looked into: no option, and no parameter, lies deeper."""
-LARGEST = float(np.finfo(np.float32).max)
 
 Plain = tuple[NDArray[np.float32], dict[str, Any]]
 
@@ -39,7 +38,7 @@ def read_numbers(body: bytes, spec: InputSpec, *, max_rows: int) -> Plain | None
     """
     strings = _count_strings(body)
     fields = None if strings is None else _parse(body)
-    if fields is None:
+    if not isinstance(fields, dict):
         return None
     instances = fields.pop("instances", None)
     if not isinstance(instances, list) or not 0 < len(instances) <= max_rows or _strings_in(fields) + 1 != strings:
@@ -48,69 +47,80 @@ def read_numbers(body: bytes, spec: InputSpec, *, max_rows: int) -> Plain | None
     return None if rows is None else (rows.reshape(len(instances), *spec.shape), fields)
 
 
-def read_tensor(body: bytes) -> tuple[NDArray[Any], dict[str, Any]] | None:
-    """The one tensor of an Open Inference Protocol request, and the request without its data, unchecked.
+def cut_numbers(body: bytes, key: bytes) -> tuple[bytes, bytes] | None:
+    """A body of JSON with `[]` in place of an array of nothing but numbers, and that array; None if there is none.
 
-    The values have the tensor's shape, and are uint8 if all are integers from 0 to 255, else float32: what is beyond
-    that is infinite. None if there are several tensors, or anything at all is unusual.
+    The array is the value of the first such key. The body is valid if both parts are, and the empty array is where it
+    belongs: whether it is, those see who read the rest. No string of the body has an escape.
     """
-    strings = _count_strings(body, only_after=b"data")
-    fields = None if strings is None else _parse(body)
-    inputs = None if fields is None else fields.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+    match = re.search(rb'"%b"[ \t\r\n]*:[ \t\r\n]*\[' % key, body)
+    if match is None or b"\\" in body:
         return None
-    data, shape = inputs[0].pop("data", None), inputs[0].get("shape")
-    if not isinstance(data, list) or not data or _strings_in(fields) + 1 != strings:
+    begin = match.end() - 1
+    quote = body.find(b'"', begin)
+    end = quote if quote >= 0 else len(body)
+    brace = body.find(b"}", begin, end)
+    end = body.rfind(b"]", begin, brace if brace >= 0 else end) + 1
+    if not end or body.find(b"u", begin, end) >= 0 or body.find(b"l", begin, end) >= 0:
         return None
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and size > 0 for size in shape):
+    return body[:begin] + b"[]" + body[end:], body[begin:end]
+
+
+def read_array(text: bytes, shape: Sequence[int]) -> NDArray[Any] | None:
+    """An array of nothing but numbers, flat or nested as the shape, which the result has; None if it is another one.
+
+    The values are uint8 if all are integers from 0 to 255, else float32: what is beyond that is infinite.
+    """
+    data = _parse(text)
+    if not isinstance(data, list) or not data:
         return None
     values = _read([data], shape if isinstance(data[0], list) else [math.prod(shape)])
-    return None if values is None or fields is None else (values.reshape(shape), fields)
+    return None if values is None else values.reshape(shape)
 
 
-def _parse(body: bytes) -> dict[str, Any] | None:
+def _parse(body: bytes) -> Any:
+    """None if it is no JSON."""
     try:
-        fields = (
+        return (
             orjson.loads(body) if len(body) < LARGE else jiter.from_json(body, allow_inf_nan=False, cache_mode="keys")
         )
     except ValueError:
         return None
-    return fields if isinstance(fields, dict) else None
 
 
-def _count_strings(body: bytes, *, only_after: bytes | None = None) -> int | None:
+def _count_strings(body: bytes) -> int | None:
     """How many strings a body of valid JSON holds; None if it is many, one has an escape, or there is a literal.
 
-    Of literals only those count that stand between the string `only_after`, a key, and the next one. true, false and
-    null each have a `u` or an `l`, which nothing else has outside strings. To look for single bytes costs next to
-    nothing, where a look at the type of every number costs as much as parsing it.
+    true, false and null each have a `u` or an `l`, which nothing else has outside strings. To look for single bytes
+    costs next to nothing, where a look at the type of every number costs as much as parsing it.
     """
     if b"\\" in body:
         return None
-    begin, last = 0, b""
+    begin = 0
     for count in range(MOST_STRINGS):
         opening = body.find(b'"', begin)
         end = opening if opening >= 0 else len(body)
-        if only_after in (None, last) and (body.find(b"u", begin, end) >= 0 or body.find(b"l", begin, end) >= 0):
+        if body.find(b"u", begin, end) >= 0 or body.find(b"l", begin, end) >= 0:
             return None
         if opening < 0:
             return count
         begin = body.find(b'"', opening + 1) + 1
         if not begin:
             return None
-        last = body[opening + 1 : begin - 1]
     return None
 
 
-def _strings_in(value: object, depth: int = DEEPEST) -> int:
-    """Keys and values. Had a key been there twice, the body would hold more."""
-    if isinstance(value, str):
-        return 1
-    if isinstance(value, dict | list) and not depth:
-        return MOST_STRINGS  # more than there can be: it is unusual
-    if isinstance(value, dict):
-        return len(value) + sum(_strings_in(item, depth - 1) for item in value.values())
-    return sum(_strings_in(item, depth - 1) for item in value) if isinstance(value, list) else 0
+def _strings_in(fields: Mapping[str, Any]) -> int:
+    """Keys and values, as deep as options go. Had a key been there twice, the body would hold more."""
+    count = len(fields)
+    for value in fields.values():
+        if isinstance(value, str):
+            count += 1
+        elif isinstance(value, list):
+            count += sum(isinstance(item, str) for item in value)
+        elif isinstance(value, dict):
+            count += len(value) + sum(isinstance(item, str) for item in value.values())
+    return count
 
 
 def _convert(instances: Sequence[Any], spec: InputSpec) -> NDArray[np.float32] | None:
@@ -119,12 +129,8 @@ def _convert(instances: Sequence[Any], spec: InputSpec) -> NDArray[np.float32] |
     values = None if form is None else _read(instances, form)
     if values is None:
         return None
-    low = -LARGEST if spec.low is None else max(spec.low, -LARGEST)
-    high = LARGEST if spec.high is None else min(spec.high, LARGEST)
     numbers = values.astype(np.float32, copy=False)
-    if values.dtype == np.uint8 and low <= 0 and high >= 255:
-        return numbers
-    return numbers if numbers.min() >= low and numbers.max() <= high else None
+    return numbers if are_within(numbers, spec, small=values.dtype == np.uint8) else None
 
 
 def _read(arrays: Sequence[Any], form: Sequence[int]) -> NDArray[Any] | None:

@@ -1,17 +1,18 @@
 """One way to ask a model, whatever the transport: tensors in, tensors out."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from server.codec.answers import weights_of
+from server.codec.answers import write_weights
 from server.codec.messages import listed, named
+from server.codec.options import RequestOptions
 from server.engine import Engine
 from server.errors import InvalidInput
 from server.oip.inputs import rows_of
 from server.oip.models import Model
 from server.oip.outputs import UNCERTAINTY, classify
-from server.oip.parameters import CLASSIFICATION, Parameters, Scalar, Wanted, options_of
+from server.oip.parameters import CLASSIFICATION, NO_OPTIONS, Parameters, Scalar, Wanted, options_of
 from server.oip.tensors import Tensor
 from server.plan import Options
 from server.prediction import Prediction
@@ -25,9 +26,8 @@ class InferRequest:
     """One for each of the model's inputs, with its rows; those whose values may all be missing may be left out."""
     outputs: Sequence[Wanted] = ()
     """In the order in which they are to come back; none means all."""
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    query: Sequence[tuple[str, str]] = ()
-    """Options that came beside the request."""
+    options: RequestOptions = NO_OPTIONS
+    """As `parameters.parse_parameters` reads them."""
     id: str | None = None
 
 
@@ -50,7 +50,7 @@ async def infer(
     """
     model = request.model
     wanted = check_outputs(model, request.outputs)
-    options = options_of(model, request.parameters, request.query)
+    options = options_of(model, request.options)
     rows = rows_of(model.ensemble.manifest, request.inputs)
     names = [output.name for output in wanted]
     prediction = await ask(engine, model, rows, names, options, at_most_ms=at_most_ms, began=began)
@@ -102,7 +102,7 @@ def facts_of(model: Model, prediction: Prediction) -> dict[str, Scalar]:
         return {}
     facts: dict[str, Scalar] = {
         "strategy": prediction.strategy,
-        "members": ",".join(f"{name}:{weight!s}" for name, weight in weights_of(prediction).items()),
+        "members": write_weights(prediction),
         "degraded": bool(prediction.missing),
     }
     if prediction.missing:

@@ -1,6 +1,6 @@
 """Parameters of a request: options, as scalars, and those that clients of Triton send by themselves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from server.codec.messages import listed, named, shown
@@ -30,6 +30,9 @@ CLASSIFICATION = "classification"
 BINARY_DATA, BINARY_DATA_SIZE, BINARY_DATA_OUTPUT = "binary_data", "binary_data_size", "binary_data_output"
 
 
+NO_OPTIONS = RequestOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """An output that a request asks for."""
@@ -39,14 +42,10 @@ class Wanted:
     """Of its answer, as text, only so many of the best; 0: all, as numbers."""
 
 
-def options_of(model: Model, parameters: Mapping[str, object], query: Iterable[tuple[str, str]] = ()) -> Options:
-    """What the parameters, and those of a query, say together of how the model is to answer.
-
-    Raises InvalidInput for a parameter that is unknown or malformed, and where the two differ.
-    """
-    options = parse_parameters(parameters)
-    if query:
-        options = join(parse_options(query, where="query"), options)
+def options_of(model: Model, options: RequestOptions) -> Options:
+    """How the model is to answer. Raises InvalidInput for what it has no use for."""
+    if options is NO_OPTIONS:
+        return model.only or Options()
     if options.detail is not None:
         raise InvalidInput(f"detail: expected none; ask for outputs, such as {UNCERTAINTY}, instead")
     said = {name: value for name in ACCEPTED if (value := getattr(options, name)) is not None}
@@ -79,7 +78,7 @@ def parse_parameters(parameters: Mapping[str, object]) -> RequestOptions:
         elif name not in IGNORED and name != BINARY_DATA_OUTPUT and not name.startswith(IGNORED_PREFIX):
             raise InvalidInput(f"parameters: expected no others than {listed(ACCEPTED, name)}; got {named(name)}")
     if not texts and not numbers and timeout is None:
-        return _NONE
+        return NO_OPTIONS
     options = join(parse_options(texts, where="parameters"), decode_options(numbers))
     if timeout is None:
         return options
@@ -118,6 +117,3 @@ def _refuse(name: str, where: str, known: Sequence[str]) -> None:
     if name.startswith(SHARED_MEMORY):
         raise Unsupported(f"{where}there is no shared memory with this server")
     raise InvalidInput(f"{where}expected no others than {listed(known)}; got {named(name)}")
-
-
-_NONE = RequestOptions()

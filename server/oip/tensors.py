@@ -126,7 +126,7 @@ def _split_elements(name: str, data: bytes | memoryview, count: int) -> list[byt
 # ---- Typed lists ----------------------------------------------------------------------------------------------------
 
 
-def from_list(name: str, datatype: Datatype, shape: tuple[int, ...], data: Sequence[Any]) -> Tensor:
+def from_list(name: str, datatype: Datatype, shape: tuple[int, ...], data: object) -> Tensor:
     """From a list, flat or nested as the shape, row by row: as JSON has them, and messages of gRPC.
 
     Floats may be None, which becomes NaN. Raises InvalidInput for another count, and for what the datatype does not
@@ -159,7 +159,7 @@ def to_list(tensor: Tensor) -> list[Any]:
     return values
 
 
-def _flatten(name: str, shape: tuple[int, ...], data: Sequence[Any]) -> Sequence[Any]:
+def _flatten(name: str, shape: tuple[int, ...], data: object) -> Sequence[Any]:
     if not isinstance(data, Sequence) or isinstance(data, str | bytes):
         raise InvalidInput(f"input {named(name)}: data: expected an array; got {shown(data)}")
     sizes = shape if data and isinstance(data[0], list) else (math.prod(shape),)

@@ -49,7 +49,7 @@ async def predict(asked: Asked, body: bytes, engine: Engine, decoding: Executor,
     form = answer.choose_form(values_of(asked.headers, b"accept"))
     if form is None:
         return answer.not_acceptable()
-    queried = _parse_query(asked.query)
+    queried = parse_query(asked.query)
     at_most = parse_deadline(values_of(asked.headers, b"x-request-deadline-ms"))
     content = await decode(decoding, body, media, ensemble.manifest)
     options = content.options if queried is None else join(queried, content.options)
@@ -60,5 +60,6 @@ async def predict(asked: Asked, body: bytes, engine: Engine, decoding: Executor,
     return answer.encode(prediction, form, id=content.id, detail=options.detail)
 
 
-def _parse_query(query: bytes) -> RequestOptions | None:
+def parse_query(query: bytes) -> RequestOptions | None:
+    """The options that it holds; None if it is empty. Raises InvalidInput."""
     return parse_options(QueryParams(query).multi_items(), where="query") if query else None

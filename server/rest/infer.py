@@ -4,17 +4,15 @@ import asyncio
 import zlib
 from concurrent.futures import Executor
 
-from starlette.datastructures import QueryParams
-
 from server.codec.media import JSON, RAW
-from server.codec.options import parse_deadline
+from server.codec.options import join, parse_deadline
 from server.engine import Engine
 from server.errors import InvalidInput, UnsupportedMediaType
 from server.oip.bodies import InferBody, read_infer, write_infer
 from server.oip.infer import infer as ask
 from server.oip.models import find_model
 from server.rest.body import INLINE_BYTES, MAX_BODY_BYTES, too_large
-from server.rest.exchange import Asked
+from server.rest.exchange import Asked, parse_query
 from server.rest.reply import Headers, Reply, make_reply, values_of
 
 JSON_LENGTH = "Inference-Header-Content-Length"
@@ -29,17 +27,19 @@ async def infer(asked: Asked, body: bytes, engine: Engine, decoding: Executor, *
     """
     model = find_model(engine, asked.name or engine.default, asked.version)
     json_length = _parse_length(asked.headers)
-    query = QueryParams(asked.query).multi_items() if asked.query else ()
+    queried = parse_query(asked.query)
     at_most = parse_deadline(values_of(asked.headers, b"x-request-deadline-ms"))
     encoding = ", ".join(values_of(asked.headers, b"content-encoding")).strip().lower()
 
     def read(body: bytes = body) -> InferBody:
-        return read_infer(_decompress(body, encoding), model, json_length=json_length, query=query)
+        return read_infer(_decompress(body, encoding), model, json_length=json_length)
 
     apart = encoding or (json_length is not None and len(body) > INLINE_BYTES)
     content = await asyncio.get_running_loop().run_in_executor(decoding, read) if apart else read()
-    response = await ask(engine, content.request, at_most_ms=at_most, began=began)
-    answer, length = write_infer(response, content)
+    envelope = content.envelope
+    options = envelope.options if queried is None else join(queried, envelope.options)
+    response = await ask(engine, content.request(model, options), at_most_ms=at_most, began=began)
+    answer, length = write_infer(response, envelope)
     if length is None:
         return make_reply(answer, JSON)
     return make_reply(answer, RAW, headers={JSON_LENGTH: str(length)})

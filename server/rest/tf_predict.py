@@ -2,16 +2,14 @@
 
 from concurrent.futures import Executor
 
-from starlette.datastructures import QueryParams
-
 from server.codec.media import JSON
 from server.codec.options import parse_deadline
 from server.codec.tf_serving import read_tf, write_tf
 from server.engine import Engine
 from server.oip.infer import ask
 from server.oip.models import find_model
-from server.oip.parameters import options_of
-from server.rest.exchange import Asked
+from server.oip.parameters import NO_OPTIONS, options_of
+from server.rest.exchange import Asked, parse_query
 from server.rest.reply import Reply, make_reply, values_of
 
 
@@ -21,7 +19,7 @@ async def tf_predict(asked: Asked, body: bytes, engine: Engine, decoding: Execut
     Options stand in the query. A body is JSON, whatever its headers say.
     """
     model = find_model(engine, asked.name or engine.default, asked.version)
-    options = options_of(model, {}, QueryParams(asked.query).multi_items() if asked.query else ())
+    options = options_of(model, parse_query(asked.query) or NO_OPTIONS)
     at_most = parse_deadline(values_of(asked.headers, b"x-request-deadline-ms"))
     manifest = model.ensemble.manifest
     content = read_tf(body, manifest.inputs, max_rows=manifest.max_batch_size)
