@@ -127,7 +127,7 @@ class Plain:
             asked = exchange.Asked(scope["headers"], scope["query_string"])
             return await exchange.predict(asked, b"".join(chunks), engine, self.state.decoding, began=began)
         except CommitteeError as exc:
-            return reply_to(exc, scope["headers"])
+            return reply_to(exc, scope["headers"], "/predict")
         except Exception as exc:
             return reply_to_unforeseen(exc)
 

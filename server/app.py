@@ -15,7 +15,7 @@ from server import telemetry
 from server.engine import Engine, Limits
 from server.errors import CommitteeError
 from server.repository import Repository
-from server.rest import ensembles, health, metrics, page, predict
+from server.rest import ensembles, health, metrics, oip, page, predict, tf_serving
 from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
 from server.rest.observer import Observer
 from server.settings import Settings
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.heads = {}  # of the fast lane
     app.state.ready = False
-    for part in (predict, ensembles, health, metrics, page):
+    for part in (predict, oip, tf_serving, ensembles, health, metrics, page):
         app.include_router(part.router)
     app.add_exception_handler(CommitteeError, on_committee_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)

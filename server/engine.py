@@ -111,11 +111,11 @@ class Engine:
                 found[f"{ensemble.manifest.name}/{ensemble.manifest.version}"] = names
         return found
 
-    def can_answer(self) -> bool:
-        """Whether there is an ensemble that has a quorum of members left."""
+    def can_answer(self, ensemble: Ensemble | None = None) -> bool:
+        """Whether the ensemble, or, of None, any that there is, has a quorum of members left."""
         unreliable = self.unreliable()
-        for ensemble in self._members:
-            manifest, n_members = ensemble.manifest, len(ensemble.names)
+        for known in self._members if ensemble is None else (ensemble,):
+            manifest, n_members = known.manifest, len(known.names)
             left = n_members - len(unreliable.get(f"{manifest.name}/{manifest.version}", []))
             if left >= min(manifest.quorum or n_members // 2 + 1, n_members):
                 return True

@@ -4,6 +4,7 @@
     ├── InvalidInput            the request says something that cannot be served
     │   ├── TooLarge            … because it is over a stated limit
     │   └── UnsupportedMediaType
+    ├── Unsupported             a part of a protocol that there is not here
     ├── Unauthorized
     ├── NotFound                no such ensemble, version, member or route
     ├── Unavailable             nothing is wrong with the request: try again
@@ -41,6 +42,10 @@ class TooLarge(InvalidInput):
 
 class UnsupportedMediaType(InvalidInput):
     code = "unsupported_media_type"
+
+
+class Unsupported(CommitteeError):
+    code = "unsupported"
 
 
 class Unauthorized(CommitteeError):

@@ -1,4 +1,4 @@
-"""The fast lane: predict requests from the parser's calls to the transport, by the code that FastAPI's route runs."""
+"""The fast lane: from the parser's calls to the transport, for predictions, by the code that FastAPI's routes run."""
 
 import asyncio
 import re
@@ -14,16 +14,49 @@ from server.manifest import NAME_PATTERN
 from server.rest import exchange
 from server.rest.body import MAX_BODY_BYTES, too_large
 from server.rest.errors import reply_to, reply_to_unforeseen
-from server.rest.exchange import Asked
+from server.rest.exchange import Asked, Exchange
+from server.rest.infer import infer
 from server.rest.reply import Headers, Reply
+from server.rest.tf_predict import tf_predict
 from server.turn import Connection, Turn, choose_id
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME = NAME_PATTERN.removeprefix("^").removesuffix("$")
-_PREDICT = re.compile(
-    rf"(?:/v1/ensembles/(?P<name>{_NAME})(?:/versions/(?P<version>[1-9][0-9]{{0,8}}))?)?/predict(?:\?([^#]*))?".encode()
+_VERSION = r"(?:/versions/([1-9][0-9]{0,8}))?"
+_QUERY = r"(?:\?([^#]*))?"
+
+
+@dataclass(frozen=True, slots=True)
+class _Road:
+    """Routes that one exchange answers."""
+
+    pattern: re.Pattern[bytes]
+    """As clients write them. What is written otherwise, percent-encoded or with a scheme, FastAPI reads."""
+    route: str
+    of_version: str
+    exchange: Exchange
+
+
+_ROADS = (
+    _Road(
+        re.compile(rf"/v1/ensembles/({_NAME}){_VERSION}/predict{_QUERY}".encode()),
+        "/v1/ensembles/{name}/predict",
+        "/v1/ensembles/{name}/versions/{version}/predict",
+        exchange.predict,
+    ),
+    _Road(
+        re.compile(rf"/v2/models/({_NAME}(?:\.{_NAME})?){_VERSION}/infer{_QUERY}".encode()),
+        "/v2/models/{model}/infer",
+        "/v2/models/{model}/versions/{version}/infer",
+        infer,
+    ),
+    _Road(
+        re.compile(rf"/v1/models/({_NAME}(?:\.{_NAME})?){_VERSION}:predict{_QUERY}".encode()),
+        "/v1/models/{model}:predict",
+        "/v1/models/{model}/versions/{version}:predict",
+        tf_predict,
+    ),
 )
-"""As clients write it. What is written otherwise, percent-encoded or with a scheme, FastAPI reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +67,20 @@ class Target:
     name: str | None
     version: int | None
     query: bytes
+    exchange: Exchange
 
 
 def find_target(url: bytes) -> Target | None:
-    """The predict route that a URL means; None if it is none, or not certainly one."""
-    if url == b"/predict":
-        return Target("/predict", None, None, b"")
-    if not (match := _PREDICT.fullmatch(url)):
-        return None
-    name, version, query = match.groups()
-    if name is None:
-        return Target("/predict", None, None, query or b"")
-    if version is None:
-        return Target("/v1/ensembles/{name}/predict", name.decode(), None, query or b"")
-    route = "/v1/ensembles/{name}/versions/{version}/predict"
-    return Target(route, name.decode(), int(version), query or b"")
+    """The route that a URL means; None if it is none of the fast lane's, or not certainly one."""
+    path, _, query = url.partition(b"?")
+    if path == b"/predict" and b"#" not in query:
+        return Target("/predict", None, None, query, exchange.predict)
+    for road in _ROADS:
+        if match := road.pattern.fullmatch(url):
+            name, version, query = match.groups(b"")
+            route = road.of_version if version else road.route
+            return Target(route, name.decode(), int(version) if version else None, query, road.exchange)
+    return None
 
 
 class PredictTurn(Turn):
@@ -115,6 +147,8 @@ class PredictTurn(Turn):
             self._count(499)  # its body never came to an end
 
     def _start(self) -> None:
+        if self._fault is None and self._clock is not None:
+            telemetry.observe_part("receive", time.perf_counter() - self._clock)
         tasks = self._connection.server_state.tasks
         self._task = self._connection.loop.create_task(self._answer())
         self._task.add_done_callback(tasks.discard)
@@ -144,9 +178,9 @@ class PredictTurn(Turn):
             if self._fault is not None:
                 raise self._fault
             assert self._engine is not None
-            return await exchange.predict(self._asked, body, self._engine, self._state.decoding, began=self._began)
+            return await self.target.exchange(self._asked, body, self._engine, self._state.decoding, began=self._began)
         except CommitteeError as exc:
-            return reply_to(exc, self.headers)
+            return reply_to(exc, self.headers, self.target.route)
         except Exception as exc:
             return reply_to_unforeseen(exc)
 

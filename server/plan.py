@@ -67,8 +67,8 @@ class Plan:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its answer is a fusion of all members' answers and nothing more."""
-        return len(self.stages) == 1 and not self.uncertainty and not self.contributions
+        """Whether its answer is one fusion of all members' answers, with or without what they differ by."""
+        return len(self.stages) == 1 and not self.contributions
 
     def weights_of(self, members: Sequence[int]) -> NDArray[np.float32]:
         """The effective weights `(len(members),)` of those that take part: they sum to 1."""

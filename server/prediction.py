@@ -151,7 +151,7 @@ class Together:
                     member_probabilities=whole.member_probabilities[:, place],
                     missing=whole.missing,
                     stages=None,
-                    uncertainty=None,
+                    uncertainty=whole.uncertainty and _part_of(whole.uncertainty, place),
                     contributions=None,
                 ),
             )
@@ -191,15 +191,25 @@ def conclude_together(
 
 
 def _uncertainty(ensemble: Ensemble, plan: Plan, n_rows: int, groups: Sequence[Group]) -> Uncertainty | Spread:
-    measured: list[Uncertainty | Spread] = []
-    for group in groups:
-        weights = _effective_weights(ensemble, plan, group.members)
-        if ensemble.manifest.task == "regression":
-            measured.append(uncertainty.spread(group.answers, weights))
-        else:
-            measured.append(uncertainty.measure(group.answers, weights, group.fused))
+    measured = [
+        _measure(ensemble, group.answers, _effective_weights(ensemble, plan, group.members), group.fused)
+        for group in groups
+    ]
     kind = type(measured[0])
     return kind(*(_joined(n_rows, groups, [getattr(part, field.name) for part in measured]) for field in fields(kind)))
+
+
+def _measure(
+    ensemble: Ensemble, answers: NDArray[np.float32], weights: NDArray[np.float32], fused: Fused
+) -> Uncertainty | Spread:
+    if ensemble.manifest.task == "regression":
+        return uncertainty.spread(answers, weights)
+    return uncertainty.measure(answers, weights, fused)
+
+
+def _part_of(measured: Uncertainty | Spread, rows: slice) -> Uncertainty | Spread:
+    kind = type(measured)
+    return kind(*(getattr(measured, field.name)[rows] for field in fields(kind)))
 
 
 def _contributions(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ def encode_json(prediction: Prediction, *, id: str | None, detail: Sequence[Deta
 def weights_of(prediction: Prediction) -> dict[str, np.float32]:
     """By name: the effective weight of each member that took part; they sum to 1."""
     return dict(zip(_names(prediction), prediction.weights, strict=True))
+
+
+def write_weights(prediction: Prediction) -> str:
+    """`cnn:0.7,xgb:0.3`: as `weights_of`, and as a request writes them."""
+    return _write_weights(tuple(_names(prediction)), prediction.weights.tobytes())
+
+
+@lru_cache(maxsize=256)
+def _write_weights(names: Sequence[str], weights: bytes) -> str:
+    """Remembered: most requests ask for the same, and to write a number takes a microsecond."""
+    numbers = np.frombuffer(weights, np.float32)
+    return ",".join(f"{name}:{weight!s}" for name, weight in zip(names, numbers, strict=True))
 
 
 def describe_rows(prediction: Prediction, *, detail: Sequence[Detail] = ()) -> list[Row]:

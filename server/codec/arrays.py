@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.codec.numbers import check_domain, check_finite
+from server.codec.numbers import Place, are_within, check_domain, check_finite
 from server.codec.tensors import described, forms_of
 from server.errors import InvalidInput, TooLarge
 from server.manifest import InputSpec
@@ -37,7 +37,7 @@ def decode_raw(body: bytes, spec: InputSpec, *, dtype: str, max_rows: int) -> ND
             f"body: expected rows of {row_bytes} bytes, {size} numbers of {dtype} each; got {len(body)} bytes"
         )
     _check_count(len(body) // row_bytes, max_rows)
-    return _checked(np.frombuffer(body, ELEMENTS[dtype]).reshape(-1, size), spec)
+    return to_float32(np.frombuffer(body, ELEMENTS[dtype]).reshape(-1, size), spec)
 
 
 def decode_npy(body: bytes, spec: InputSpec, *, max_rows: int) -> NDArray[np.float32]:
@@ -59,7 +59,22 @@ def decode_npy(body: bytes, spec: InputSpec, *, max_rows: int) -> NDArray[np.flo
     count = 1 if single else shape[0]
     _check_count(count, max_rows)
     values: NDArray[Any] = np.frombuffer(body, dtype, offset=offset).reshape(shape, order="F" if fortran else "C")
-    return _checked(values.reshape(count, -1), spec)
+    return to_float32(values.reshape(count, -1), spec)
+
+
+def to_float32(values: NDArray[Any], spec: InputSpec, place: Place = "row {}".format) -> NDArray[np.float32]:
+    """`values (n, size)` of numbers as float32 of their own, `(n, *spec.shape)`: each becomes the nearest.
+
+    Raises InvalidInput, which names the place, for numbers that the input does not take.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        # By way of float64, as the numbers of JSON come: large integers are to round alike.
+        by_way = values if values.dtype.kind == "f" or values.dtype.itemsize < 4 else values.astype(np.float64)
+        rows = np.array(by_way, dtype=np.float32, order="C")
+    if not are_within(rows, spec, small=values.dtype == np.uint8):
+        check_finite(rows, spec, place)
+        check_domain(rows, spec, place)
+    return rows.reshape(len(rows), *spec.shape)
 
 
 def encode_raw(probabilities: NDArray[np.float32]) -> bytes:
@@ -77,16 +92,6 @@ def encode_npy(probabilities: NDArray[np.float32]) -> bytes:
 def _check_count(count: int, max_rows: int) -> None:
     if count > max_rows:
         raise TooLarge(f"body: expected at most {max_rows} rows; got {count}")
-
-
-def _checked(values: NDArray[Any], spec: InputSpec) -> NDArray[np.float32]:
-    """`values (n, size)` as float32 of their own, `(n, *spec.shape)`."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        # By way of float64, as the numbers of JSON come: large integers are to round alike.
-        rows = np.array(values if values.dtype.kind == "f" else values.astype(np.float64), dtype=np.float32, order="C")
-    check_finite(rows, spec, "row {}".format)
-    check_domain(rows, spec, "row {}".format)
-    return rows.reshape(len(rows), *spec.shape)
 
 
 def _parse_header(body: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:

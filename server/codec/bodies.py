@@ -58,7 +58,7 @@ def decode_json(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int) -> P
     """
     if not is_table(inputs) and (plain := _decode_plain(body, inputs[0], max_rows)) is not None:
         return plain
-    fields = _parse_object(body)
+    fields = parse_object(body)
     for name in fields:
         if name not in FIELDS:
             raise InvalidInput(f"body: expected no fields but {', '.join(FIELDS)}; got {shown(name)}")
@@ -88,7 +88,8 @@ def _decode_plain(body: bytes, spec: InputSpec, max_rows: int) -> PredictBody | 
         return None
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The fields of a JSON object. Raises InvalidInput for anything else, for a key that comes twice, and for NaN."""
     try:
         fields = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as exc:

@@ -1,10 +1,12 @@
-"""The common JSON body, rows of nothing but numbers, read the cheapest way.
+"""The common JSON bodies, rows or a tensor of nothing but numbers, read the cheapest way.
 
 orjson parses faster than jiter, but keeps the last of duplicate keys. Python's own bytes and arrays take a list of
 numbers faster than numpy does, and neither text nor null among them. What is not plainly right is left to
-`server.codec.bodies`, which reads it again and says what is wrong: nothing here makes a message.
+those who call, who read it again and say what is wrong: nothing here makes a message.
 """
 
+import math
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -15,6 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from server.codec.numbers import are_within
 from server.codec.tensors import depth_of, forms_of
 from server.manifest import InputSpec
 
@@ -24,7 +27,6 @@ LARGE = 1 << 21
 """Bytes of a body from which jiter is the faster of the two: orjson asks the system for ever more memory at once."""
 SHORT = 8
 """Numbers of the innermost arrays under which they are joined before they are converted: a call for each costs more."""
-LARGEST = float(np.finfo(np.float32).max)
 
 Plain = tuple[NDArray[np.float32], dict[str, Any]]
 
@@ -35,14 +37,7 @@ def read_numbers(body: bytes, spec: InputSpec, *, max_rows: int) -> Plain | None
     No field holds true, false or null, and none was there twice: but for what is nested deeper than an option is.
     """
     strings = _count_strings(body)
-    if strings is None:
-        return None
-    try:
-        fields = (
-            orjson.loads(body) if len(body) < LARGE else jiter.from_json(body, allow_inf_nan=False, cache_mode="keys")
-        )
-    except ValueError:
-        return None
+    fields = None if strings is None else _parse(body)
     if not isinstance(fields, dict):
         return None
     instances = fields.pop("instances", None)
@@ -50,6 +45,47 @@ def read_numbers(body: bytes, spec: InputSpec, *, max_rows: int) -> Plain | None
         return None
     rows = _convert(instances, spec)
     return None if rows is None else (rows.reshape(len(instances), *spec.shape), fields)
+
+
+def cut_numbers(body: bytes, key: bytes) -> tuple[bytes, bytes] | None:
+    """A body of JSON with `[]` in place of an array of nothing but numbers, and that array; None if there is none.
+
+    The array is the value of the first such key. The body is valid if both parts are, and the empty array is where it
+    belongs: whether it is, those see who read the rest. No string of the body has an escape.
+    """
+    match = re.search(rb'"%b"[ \t\r\n]*:[ \t\r\n]*\[' % key, body)
+    if match is None or b"\\" in body:
+        return None
+    begin = match.end() - 1
+    quote = body.find(b'"', begin)
+    end = quote if quote >= 0 else len(body)
+    brace = body.find(b"}", begin, end)
+    end = body.rfind(b"]", begin, brace if brace >= 0 else end) + 1
+    if not end or body.find(b"u", begin, end) >= 0 or body.find(b"l", begin, end) >= 0:
+        return None
+    return body[:begin] + b"[]" + body[end:], body[begin:end]
+
+
+def read_array(text: bytes, shape: Sequence[int]) -> NDArray[Any] | None:
+    """An array of nothing but numbers, flat or nested as the shape, which the result has; None if it is another one.
+
+    The values are uint8 if all are integers from 0 to 255, else float32: what is beyond that is infinite.
+    """
+    data = _parse(text)
+    if not isinstance(data, list) or not data:
+        return None
+    values = _read([data], shape if isinstance(data[0], list) else [math.prod(shape)])
+    return None if values is None else values.reshape(shape)
+
+
+def _parse(body: bytes) -> Any:
+    """None if it is no JSON."""
+    try:
+        return (
+            orjson.loads(body) if len(body) < LARGE else jiter.from_json(body, allow_inf_nan=False, cache_mode="keys")
+        )
+    except ValueError:
+        return None
 
 
 def _count_strings(body: bytes) -> int | None:
@@ -90,23 +126,26 @@ def _strings_in(fields: Mapping[str, Any]) -> int:
 def _convert(instances: Sequence[Any], spec: InputSpec) -> NDArray[np.float32] | None:
     """All numbers, of rows that are all of one form; None if they are not, or if a number is beyond the input."""
     form = forms_of(spec.shape).get(depth_of(instances[0]))
-    if form is None:
+    values = None if form is None else _read(instances, form)
+    if values is None:
         return None
-    low = -LARGEST if spec.low is None else max(spec.low, -LARGEST)
-    high = LARGEST if spec.high is None else min(spec.high, LARGEST)
+    numbers = values.astype(np.float32, copy=False)
+    return numbers if are_within(numbers, spec, small=values.dtype == np.uint8) else None
+
+
+def _read(arrays: Sequence[Any], form: Sequence[int]) -> NDArray[Any] | None:
+    """All numbers of arrays that are all of this form, as uint8 or float32; None if they are not."""
     try:
-        leaves = _leaves(instances, form)
+        leaves = _leaves(arrays, form)
         if leaves is None:
             return None
-        if (pixels := _to_uint8(leaves)) is not None and low <= 0 and high >= 255:
-            return pixels.astype(np.float32)
-        numbers = _to_float32(leaves) if pixels is None else pixels.astype(np.float32)
+        pixels = _to_uint8(leaves)
+        return _to_float32(leaves) if pixels is None else pixels
     except (TypeError, OverflowError):
         return None
-    return numbers if numbers.min() >= low and numbers.max() <= high else None
 
 
-def _leaves(arrays: Sequence[Any], form: tuple[int, ...]) -> Sequence[Any] | None:
+def _leaves(arrays: Sequence[Any], form: Sequence[int]) -> Sequence[Any] | None:
     """The innermost arrays, if at every depth all are of the form's length.
 
     Raises TypeError for what has no length. Text and objects have one, but nothing makes numbers of them later.

@@ -13,6 +13,8 @@ from server.manifest import InputSpec
 FLOAT32_LIMIT = 2.0**128 - 2.0**103
 """The least magnitude that rounds to infinity in float32."""
 
+LARGEST = float(np.finfo(np.float32).max)
+
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 """A number as JSON writes it; the one way to write it as text too."""
 
@@ -39,6 +41,15 @@ def first_misfit(values: Sequence[Any], *, missing: bool = False) -> int:
     """The index of what keeps `are_numbers` from being true."""
     fits = ((value is None and missing) or (is_number(value) and abs(value) < FLOAT32_LIMIT) for value in values)
     return next(index for index, fit in enumerate(fits) if not fit)
+
+
+def are_within(rows: NDArray[np.float32], spec: InputSpec, *, small: bool = False) -> bool:
+    """Whether all are numbers that the input takes, and none is missing; `small`: they are integers from 0 to 255."""
+    low = -LARGEST if spec.low is None else max(spec.low, -LARGEST)
+    high = LARGEST if spec.high is None else min(spec.high, LARGEST)
+    if small and low <= 0 and high >= 255:
+        return True
+    return bool(rows.min() >= low and rows.max() <= high)  # never so where one of them is NaN
 
 
 def check_finite(rows: NDArray[np.float32], spec: InputSpec, place: Place) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from server.codec.answers import encode_json, weights_of
+from server.codec.answers import encode_json, write_weights
 from server.codec.arrays import encode_npy, encode_raw
 from server.codec.media import JSON, NPY, RAW
 from server.codec.options import Detail, RequestOptions
@@ -63,7 +63,7 @@ def _facts(prediction: Prediction, id_: str | None) -> dict[str, str]:
         "Committee-Model": manifest.name,
         "Committee-Version": str(manifest.version),
         "Committee-Strategy": prediction.strategy,
-        "Committee-Members": ",".join(f"{name}:{weight!s}" for name, weight in weights_of(prediction).items()),
+        "Committee-Members": write_weights(prediction),
         "Committee-Degraded": "true" if prediction.missing else "false",
     }
     if prediction.missing:

@@ -3,10 +3,12 @@
 import asyncio
 from concurrent.futures import Executor
 from functools import partial
+from time import perf_counter
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from server import telemetry
 from server.codec.bodies import PredictBody, decode_predict
 from server.codec.media import FORM, JSON, PICTURES, Media, parse_media
 from server.errors import InvalidInput, TooLarge, UnsupportedMediaType
@@ -20,6 +22,7 @@ INLINE_BYTES = 1 << 18
 
 async def read_body(request: Request, *, limit: int = MAX_BODY_BYTES) -> bytes:
     """The bytes of the body. Raises TooLarge as soon as more than `limit` bytes have come."""
+    clock = perf_counter()
     chunks: list[bytes] = []
     size = 0
     try:
@@ -30,6 +33,7 @@ async def read_body(request: Request, *, limit: int = MAX_BODY_BYTES) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect as exc:
         raise InvalidInput("body: the connection closed before its end") from exc
+    telemetry.observe_part("receive", perf_counter() - clock)
     return b"".join(chunks)
 
 

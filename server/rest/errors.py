@@ -24,6 +24,7 @@ from server.errors import (
     TooLarge,
     Unauthorized,
     Unavailable,
+    Unsupported,
     UnsupportedMediaType,
 )
 from server.rest.reply import Headers, Reply, make_reply, values_of
@@ -37,6 +38,7 @@ STATUSES: dict[type[CommitteeError], int] = {
     InternalError: 500,
     InvalidRepository: 500,
     CommitteeError: 500,
+    Unsupported: 501,
     Unavailable: 503,
     Overloaded: 503,
     NotReady: 503,
@@ -45,6 +47,15 @@ STATUSES: dict[type[CommitteeError], int] = {
     DeadlineExceeded: 504,
 }
 """An error has the status of the nearest of its classes that stands here."""
+
+OIP_STATUSES: dict[type[CommitteeError], int] = {
+    **STATUSES,
+    TooLarge: 400,
+    UnsupportedMediaType: 400,
+    DeadlineExceeded: 503,
+}
+"""On the routes of the Open Inference Protocol, as Triton has it: 400, 401, 404, 500, 501 and 503 are all there are."""
+OIP_ROUTES = "/v2"
 
 FAULTS: dict[type[CommitteeError], str] = {
     MemberFailed: "a member of the ensemble could not answer; the server's log says more",
@@ -58,8 +69,10 @@ MESSAGE_LIMIT = 1000
 logger = logging.getLogger(__name__)
 
 
-def status_of(error: type[CommitteeError]) -> int:
-    return next(STATUSES[cls] for cls in error.__mro__ if cls in STATUSES)
+def status_of(error: type[CommitteeError], path: str = "/") -> int:
+    """Of an error on this path, or on one of the route that this is the template of."""
+    statuses = OIP_STATUSES if path.startswith(OIP_ROUTES) else STATUSES
+    return next(statuses[cls] for cls in error.__mro__ if cls in statuses)
 
 
 def error_reply(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Reply:
@@ -76,14 +89,14 @@ def printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def reply_to(exc: CommitteeError, asked: Headers) -> Reply:
-    """The answer to a request, with the headers `asked`, that has raised this."""
-    status = status_of(type(exc))
+def reply_to(exc: CommitteeError, asked: Headers, path: str) -> Reply:
+    """The answer to a request to this path, with the headers `asked`, that has raised this."""
+    status = status_of(type(exc), path)
     message = exc.message
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
     if isinstance(exc, TooLarge) and values_of(asked, b"transfer-encoding"):
         headers["Connection"] = "close"  # such a body may have no end
-    if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed):
+    if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed | Unsupported):
         # Overload and deadlines are no faults, and a line for each would come just when there is no time for it. Of a
         # member that fails the log tells once.
         logger.error(message, exc_info=exc)
@@ -102,7 +115,7 @@ def reply_to_unforeseen(exc: Exception) -> Reply:
 
 async def on_committee_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, CommitteeError)
-    return reply_to(exc, request.headers.raw).response()
+    return reply_to(exc, request.headers.raw, request.scope.get("path", "/")).response()
 
 
 async def on_validation_error(request: Request, exc: Exception) -> Response:

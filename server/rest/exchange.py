@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import perf_counter
+from typing import Protocol
 
 from starlette.datastructures import QueryParams
 
@@ -32,6 +33,14 @@ class Asked:
     query: bytes = b""
     name: str | None = None
     version: int | None = None
+
+
+class Exchange(Protocol):
+    """From a request to its answer. `began`, of the loop's clock, is when it came. Raises CommitteeError."""
+
+    async def __call__(
+        self, asked: Asked, body: bytes, engine: Engine, decoding: Executor, *, began: float
+    ) -> Reply: ...
 
 
 def admit(state: State, headers: Headers) -> Engine:
@@ -82,7 +91,7 @@ def _read_terms(said: Headers, query: bytes) -> _Terms:
     """Remembered: clients say the same over and over. Raises InvalidInput, UnsupportedMediaType."""
     media = media_of(said)
     form = answer.choose_form(values_of(said, b"accept"))
-    queried = parse_options(QueryParams(query).multi_items(), where="query") if query else NO_OPTIONS
+    queried = parse_query(query) or NO_OPTIONS
     at_most = parse_deadline(values_of(said, b"x-request-deadline-ms"))
     options, wanted = _agree(queried, NO_OPTIONS, form, at_most)
     return _Terms(media, form, queried, at_most, options, wanted)
@@ -98,3 +107,8 @@ def _agree(
     if at_most is not None:
         options = replace(options, deadline_ms=min(at_most, options.deadline_ms or at_most))
     return options, for_engine(options)
+
+
+def parse_query(query: bytes) -> RequestOptions | None:
+    """The options that it holds; None if it is empty. Raises InvalidInput."""
+    return parse_options(QueryParams(query).multi_items(), where="query") if query else None

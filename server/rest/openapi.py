@@ -7,7 +7,9 @@ from fastapi.openapi.utils import get_openapi
 
 from server.codec.media import CSV, FORM, JPEG, JSON, NPY, PNG, RAW, WEBP
 from server.codec.options import DETAILS, LONGEST_MS, MOST_MEMBERS, ON_FAILURE
+from server.rest.oip_schemas import InferRequest
 from server.rest.schemas import STRATEGY_ENUM, PredictRequest
+from server.rest.tf_schemas import TfPredictRequest
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -34,12 +36,12 @@ def _parameter(name: str, description: str, example: object, **schema: Any) -> d
     }
 
 
-def _binary(description: str) -> dict[str, Any]:
+def binary(description: str) -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary", "description": description}}
 
 
 _SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
-_OPTIONS = [
+OPTIONS = [
     _parameter("strategy", "The fusion strategy; else the ensemble's own.", "weighted", **STRATEGY_ENUM),
     _parameter("weights", "By member, at any scale; for strategies that take weights.", "cnn:0.7,xgb:0.3"),
     _parameter("members", "Only these take part, or, each after a `-`, all but these; else all.", "cnn,xgb"),
@@ -69,7 +71,7 @@ _OPTIONS = [
     ),
     _parameter("abstain_below", "The label is null where the confidence is lower.", 0.8, **_SHARE),
 ]
-_DEADLINE_HEADER: dict[str, Any] = {
+DEADLINE_HEADER: dict[str, Any] = {
     **_parameter("X-Request-Deadline-Ms", "As `deadline_ms`; the nearer of the two counts.", "50"),
     "in": "header",
 }
@@ -80,7 +82,7 @@ _FORM_SCHEMA: dict[str, Any] = {
     "parts are options, written as in the query.",
     "properties": {
         "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-        **{option["name"]: {**option["schema"], "description": option["description"]} for option in _OPTIONS},
+        **{option["name"]: {**option["schema"], "description": option["description"]} for option in OPTIONS},
     },
     "required": ["file"],
 }
@@ -88,15 +90,15 @@ _FORM_SCHEMA: dict[str, Any] = {
 _PICTURE = "A picture is one row: upright, of the input's height and width, grey or RGB, values 0 to 255."
 
 PREDICT_REQUEST: dict[str, Any] = {
-    "parameters": [*_OPTIONS, _DEADLINE_HEADER],
+    "parameters": [*OPTIONS, DEADLINE_HEADER],
     "requestBody": {
         "required": True,
         "content": {
             JSON: {"schema": {"$ref": "#/components/schemas/PredictRequest"}},
-            **{type_: _binary(_PICTURE) for type_ in (PNG, JPEG, WEBP)},
+            **{type_: binary(_PICTURE) for type_ in (PNG, JPEG, WEBP)},
             FORM: {"schema": _FORM_SCHEMA},
-            RAW: _binary("Rows of float32, little-endian; with `; dtype=uint8`, of bytes. Or an .npy file."),
-            NPY: _binary("An .npy file of numbers: rows in any form that JSON has for them, or one row."),
+            RAW: binary("Rows of float32, little-endian; with `; dtype=uint8`, of bytes. Or an .npy file."),
+            NPY: binary("An .npy file of numbers: rows in any form that JSON has for them, or one row."),
             CSV: {
                 "schema": {
                     "type": "string",
@@ -111,8 +113,8 @@ PREDICT_REQUEST: dict[str, Any] = {
 PREDICT_RESPONSE: dict[str, Any] = {
     "description": "One prediction a row. JSON has all that there is to say; the others hold the probabilities.",
     "content": {
-        RAW: _binary("The fused probabilities `(n, n_classes)` as float32, little-endian."),
-        NPY: _binary("The same as an .npy file."),
+        RAW: binary("The fused probabilities `(n, n_classes)` as float32, little-endian."),
+        NPY: binary("The same as an .npy file."),
     },
     "headers": {
         name: {"description": f"{meaning} Not with JSON, which says it itself.", "schema": {"type": "string"}}
@@ -131,7 +133,9 @@ PREDICT_RESPONSE: dict[str, Any] = {
 
 
 def request_definitions() -> dict[str, Any]:
-    """PredictRequest and what it refers to, for the components of the OpenAPI document."""
-    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions: dict[str, Any] = schema.pop("$defs", {})
-    return {**definitions, "PredictRequest": schema}
+    """The bodies of requests and what they refer to, for the components of the OpenAPI document."""
+    definitions: dict[str, Any] = {}
+    for model in (PredictRequest, InferRequest, TfPredictRequest):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        definitions |= {**schema.pop("$defs", {}), model.__name__: schema}
+    return definitions

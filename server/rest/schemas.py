@@ -45,7 +45,7 @@ def _unique(values: list[Detail]) -> list[Detail]:
     return values
 
 
-def _absent() -> Any:
+def absent() -> Any:
     """A field that may be left out, but not be null."""
     return Field(default_factory=lambda: None)
 
@@ -89,27 +89,27 @@ class PredictRequest(Model):
             "missing is null, and its key may be absent.",
         ),
     ]
-    id: Annotated[str, Field(max_length=MAX_ID_LENGTH, description="Comes back.")] = _absent()
+    id: Annotated[str, Field(max_length=MAX_ID_LENGTH, description="Comes back.")] = absent()
     strategy: Annotated[
         Text, Field(description="The fusion strategy; else the ensemble's own.", json_schema_extra=STRATEGY_ENUM)
-    ] = _absent()
+    ] = absent()
     weights: Annotated[
         dict[str, Weight],
         Field(min_length=1, description="By member, at any scale; for strategies that take weights."),
-    ] = _absent()
+    ] = absent()
     members: Annotated[
         list[Text],
         Field(min_length=1, description="Only these take part, or, each after a `-`, all but these; else all."),
-    ] = _absent()
+    ] = absent()
     detail: Annotated[
         list[Detail],
         Field(min_length=1, description="What to add to each prediction.", json_schema_extra={"uniqueItems": True}),
         AfterValidator(_unique),
-    ] = _absent()
+    ] = absent()
     cascade_threshold: Annotated[
         Share,
         Field(description="How sure an answer must be for a cascade to stop; else the ensemble's own thresholds."),
-    ] = _absent()
+    ] = absent()
     deadline_ms: Annotated[
         float,
         Field(
@@ -118,48 +118,48 @@ class PredictRequest(Model):
             description="Milliseconds from when the request came: whoever has not answered by then has no part in it. "
             "The header X-Request-Deadline-Ms says the same; the nearer of the two counts.",
         ),
-    ] = _absent()
+    ] = absent()
     quorum: Annotated[
         int, Field(ge=1, le=MOST_MEMBERS, description="The least number of members that make an answer.")
-    ] = _absent()
+    ] = absent()
     on_failure: Annotated[
         OnFailure, Field(description="Whether a member that fails fails the request, or has no part in its answer.")
-    ] = _absent()
-    abstain_below: Annotated[Share, Field(description="The label is null where the confidence is lower.")] = _absent()
+    ] = absent()
+    abstain_below: Annotated[Share, Field(description="The label is null where the confidence is lower.")] = absent()
 
 
 class MemberAnswer(Model):
     """What one member answers: of a classification its label and probabilities, of a regression its values."""
 
-    label: str = _absent()
-    probabilities: list[float] = _absent()
-    values: list[float] = _absent()
+    label: str = absent()
+    probabilities: list[float] = absent()
+    values: list[float] = absent()
 
 
 class Uncertainty(Model):
     """Of a regression only the spread, of a classification the others."""
 
-    entropy: Annotated[float, Field(description="Of the answer, in nats.")] = _absent()
+    entropy: Annotated[float, Field(description="Of the answer, in nats.")] = absent()
     mutual_information: Annotated[
         float, Field(description="Doubt that comes from the members' differing, by their weights, in nats.")
-    ] = _absent()
-    disagreement: Annotated[float, Field(description="Share of members whose best class is another.")] = _absent()
-    vote_entropy: Annotated[float, Field(description="Of the shares of the members' votes, in nats.")] = _absent()
+    ] = absent()
+    disagreement: Annotated[float, Field(description="Share of members whose best class is another.")] = absent()
+    vote_entropy: Annotated[float, Field(description="Of the shares of the members' votes, in nats.")] = absent()
     jensen_shannon: Annotated[
         float, Field(description="Divergence of the members' answers, each counting the same, in nats.")
-    ] = _absent()
+    ] = absent()
     spread: Annotated[
         list[float], Field(description="Weighted standard deviation of the members' values, a target.")
-    ] = _absent()
+    ] = absent()
 
 
 class RowEstimate(Model):
     """Of a regression."""
 
     values: Annotated[list[float], Field(description="In the order of `targets`.")]
-    members: Annotated[dict[str, MemberAnswer], Field(description="With detail=members.")] = _absent()
-    uncertainty: Annotated[Uncertainty, Field(description="With detail=uncertainty.")] = _absent()
-    contributions: Annotated[dict[str, list[float]], Field(description=_CONTRIBUTIONS)] = _absent()
+    members: Annotated[dict[str, MemberAnswer], Field(description="With detail=members.")] = absent()
+    uncertainty: Annotated[Uncertainty, Field(description="With detail=uncertainty.")] = absent()
+    contributions: Annotated[dict[str, list[float]], Field(description=_CONTRIBUTIONS)] = absent()
 
 
 class RowPrediction(Model):
@@ -168,10 +168,10 @@ class RowPrediction(Model):
     label: Annotated[str | None, Field(description="null where abstain_below leaves it open.")]
     confidence: Annotated[float, Field(description="The probability of the label.")]
     probabilities: Annotated[list[float], Field(description="In the order of `classes`; they sum to 1.")]
-    members: Annotated[dict[str, MemberAnswer], Field(description="With detail=members.")] = _absent()
-    uncertainty: Annotated[Uncertainty, Field(description="With detail=uncertainty.")] = _absent()
-    contributions: Annotated[dict[str, list[float]], Field(description=_CONTRIBUTIONS)] = _absent()
-    stage: Annotated[int, Field(ge=1, description="Of a cascade: which stage answered.")] = _absent()
+    members: Annotated[dict[str, MemberAnswer], Field(description="With detail=members.")] = absent()
+    uncertainty: Annotated[Uncertainty, Field(description="With detail=uncertainty.")] = absent()
+    contributions: Annotated[dict[str, list[float]], Field(description=_CONTRIBUTIONS)] = absent()
+    stage: Annotated[int, Field(ge=1, description="Of a cascade: which stage answered.")] = absent()
 
 
 class PredictResponse(Model):
@@ -184,9 +184,9 @@ class PredictResponse(Model):
     members: Annotated[dict[str, float], Field(description="Who took part, with which weight; sums to 1.")]
     degraded: Annotated[bool, Field(description="Whether members are missing that should have taken part.")]
     missing: Annotated[list[str], Field(description="Who should have taken part, and did not.")]
-    reasons: Annotated[dict[str, Reason], Field(description="If there are missing ones: why, by name.")] = _absent()
-    classes: Annotated[list[str], Field(description="Of a classification.")] = _absent()
-    targets: Annotated[list[str], Field(description="Of a regression.")] = _absent()
+    reasons: Annotated[dict[str, Reason], Field(description="If there are missing ones: why, by name.")] = absent()
+    classes: Annotated[list[str], Field(description="Of a classification.")] = absent()
+    targets: Annotated[list[str], Field(description="Of a regression.")] = absent()
     predictions: list[RowPrediction] | list[RowEstimate]
 
 
@@ -216,6 +216,7 @@ _MEANINGS = {
     413: "Over a limit: bytes of the body, rows, or pixels.",
     415: "No media type that there is, or none that the ensemble's rows can be read from.",
     500: "A fault of the server's.",
+    501: "A part of the protocol that there is not here, such as shared memory.",
     503: "Not now: not ready, overloaded, or too many members failed.",
     504: "Too few members have answered in time.",
 }

@@ -1,0 +1,89 @@
+"""`/v2`: the Open Inference Protocol. What there is, what it takes and answers, whether it is ready, and asking it."""
+
+import asyncio
+from importlib.metadata import version as version_of
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.errors import NotReady
+from server.oip.models import EXTENSIONS, describe, find_model, is_ready, parse_version
+from server.rest import exchange, oip_schemas, openapi_oip, schemas
+from server.rest.body import read_body
+from server.rest.infer import infer
+from server.rest.state import ready_engine
+
+router = APIRouter(tags=["open inference protocol"])
+
+_FOUND: dict[str, Any] = {"responses": schemas.errors(400, 404, 500, 503)}
+_INFER: dict[str, Any] = {
+    "response_model": oip_schemas.InferResponse,
+    "responses": {200: openapi_oip.INFER_RESPONSE, **schemas.errors(400, 404, 500, 501, 503)},
+    "openapi_extra": openapi_oip.INFER_REQUEST,
+}
+
+
+@router.get("/v2", summary="Describe the server", responses=schemas.errors(500, 503))
+@router.get("/v2/", include_in_schema=False)
+async def describe_server(request: Request) -> oip_schemas.ServerMetadata:
+    ready_engine(request)
+    return oip_schemas.ServerMetadata(name="committee", version=version_of("committee"), extensions=list(EXTENSIONS))
+
+
+@router.get("/v2/models/{model}", summary="Describe a model, its highest version", **_FOUND)
+async def describe_model(request: Request, model: oip_schemas.ModelName) -> oip_schemas.ModelMetadata:
+    return _describe(request, model)
+
+
+@router.get("/v2/models/{model}/versions/{version}", summary="Describe a version of a model", **_FOUND)
+async def describe_model_version(
+    request: Request, model: oip_schemas.ModelName, version: oip_schemas.ModelVersion
+) -> oip_schemas.ModelMetadata:
+    return _describe(request, model, version)
+
+
+@router.get("/v2/models/{model}/ready", summary="Whether a model can answer", **_FOUND)
+async def model_ready(request: Request, model: oip_schemas.ModelName) -> oip_schemas.ModelReady:
+    return _ready(request, model)
+
+
+@router.get("/v2/models/{model}/versions/{version}/ready", summary="Whether a version of a model can answer", **_FOUND)
+async def model_version_ready(
+    request: Request, model: oip_schemas.ModelName, version: oip_schemas.ModelVersion
+) -> oip_schemas.ModelReady:
+    return _ready(request, model, version)
+
+
+@router.post("/v2/models/{model}/infer", summary="Ask a model, its highest version", **_INFER)
+async def infer_model(request: Request, model: oip_schemas.ModelName) -> Response:
+    return await _infer(request, model)
+
+
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Ask a version of a model", **_INFER)
+async def infer_model_version(
+    request: Request, model: oip_schemas.ModelName, version: oip_schemas.ModelVersion
+) -> Response:
+    return await _infer(request, model, version)
+
+
+def _describe(request: Request, name: str, version: str = "") -> oip_schemas.ModelMetadata:
+    engine = ready_engine(request)
+    return oip_schemas.ModelMetadata.model_validate(describe(engine, find_model(engine, name, parse_version(version))))
+
+
+def _ready(request: Request, name: str, version: str = "") -> oip_schemas.ModelReady:
+    engine = ready_engine(request)
+    model = find_model(engine, name, parse_version(version))
+    if not is_ready(engine, model):
+        raise NotReady(f"model {model.name!r}: too few members work")
+    return oip_schemas.ModelReady(name=model.name)
+
+
+async def _infer(request: Request, name: str, version: str = "") -> Response:
+    began = asyncio.get_running_loop().time()
+    headers = request.headers.raw
+    engine = exchange.admit(request.app.state, headers)
+    body = await read_body(request)
+    asked = exchange.Asked(headers, request.scope["query_string"], name, parse_version(version))
+    return (await infer(asked, body, engine, request.app.state.decoding, began=began)).response()
