@@ -57,9 +57,13 @@ def batches(cell: Cell) -> list[NDArray[np.float32]]:
 
 
 def request(form: str, cell: Cell, batch: NDArray[np.float32], turn: int = 0) -> Request:
-    """In the form `committee`, `plain` (as one makes it up), or `oip` (the Open Inference Protocol)."""
-    if form == "oip":
-        return _oip(cell, batch)
+    """In the form `committee`, `plain` (as one makes it up), `oip` (the Open Inference Protocol), or `oip:fashion`.
+
+    The last is for a server of several models and strategies: it names them, and the one output that is wanted.
+    """
+    protocol, _, model = form.partition(":")
+    if protocol == "oip":
+        return _oip(cell, batch, model)
     strategy = STRATEGIES[turn % len(STRATEGIES)] if cell.kind == "mixed" else "average"
     path = f"/predict?strategy={strategy}" if form == "committee" else "/predict"
     if cell.kind == "binary":
@@ -67,12 +71,13 @@ def request(form: str, cell: Cell, batch: NDArray[np.float32], turn: int = 0) ->
     return Request(path, {"Content-Type": JSON}, _dumps({"instances": _numbers(cell, batch)}))
 
 
-def _oip(cell: Cell, batch: NDArray[np.float32]) -> Request:
-    path = "/v2/models/ensemble/infer"
+def _oip(cell: Cell, batch: NDArray[np.float32], model: str) -> Request:
+    path = f"/v2/models/{model}/infer?strategy=average" if model else "/v2/models/ensemble/infer"
+    wanted = {"outputs": [{"name": "probabilities"}]} if model else {}
     tensor: dict[str, object] = {"name": "image", "shape": list(batch.shape), "datatype": "FP32"}
     if cell.kind != "binary":
         numbers = [number for row in _numbers(cell, batch) for number in row]
-        return Request(path, {"Content-Type": JSON}, _dumps({"inputs": [{**tensor, "data": numbers}]}))
+        return Request(path, {"Content-Type": JSON}, _dumps({"inputs": [{**tensor, "data": numbers}], **wanted}))
     said = {
         "inputs": [{**tensor, "parameters": {"binary_data_size": batch.nbytes}}],
         "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}],

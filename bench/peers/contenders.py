@@ -32,14 +32,14 @@ class Contender:
         return kind in {"json", "digits"} or (kind == "binary" and self.binary) or self.form == "committee"
 
 
-def _ours(workers: int) -> Contender:
+def _ours(workers: int, *, oip: bool = False) -> Contender:
     arguments = "-m server --host 127.0.0.1 --port {port} --models {repository} --default {name} --log-level warning"
     return Contender(
-        f"ours-{workers}w",
-        f"**Committee, {_workers(workers)}**",
+        f"ours-{workers}w-oip" if oip else f"ours-{workers}w",
+        f"**Committee, {_workers(workers)}{', by the Open Inference Protocol' if oip else ''}**",
         "serve",
         (*arguments.split(), "--workers", str(workers)),
-        "committee",
+        "oip:fashion" if oip else "committee",
         binary=True,
         package="committee",
     )
@@ -111,6 +111,7 @@ ALL: Mapping[str, Contender] = {
             binary=True, variables={"TRITON": "ensemble"}, asked_only=True, package="nvidia-pytriton",
         ),
         _uvicorn("bare", "uvicorn, a constant answer", "bench.peers.servers.bare", 2, constant=True),
+        _ours(2, oip=True),
         _ours(3),
         _ours(4),
     )
