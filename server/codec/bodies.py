@@ -42,9 +42,9 @@ def decode_predict(body: bytes, media: Media, inputs: Sequence[InputSpec], *, ma
     Raises InvalidInput, which says what was expected, what came and where; UnsupportedMediaType for a type that such
     inputs cannot be read from; TooLarge for more than `max_rows` rows, or too many pixels.
     """
-    check_media(media.type, inputs)
-    if media.type == JSON:
+    if media.type == JSON:  # of which every ensemble can be read
         return decode_json(body, inputs, max_rows=max_rows)
+    check_media(media.type, inputs)
     if media.type == FORM:
         return _decode_form(body, media, inputs, max_rows=max_rows)
     return PredictBody(rows=_decode_rows(body, media, inputs, PictureDecoder(inputs[0].shape), max_rows))
