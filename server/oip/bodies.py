@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from server.codec.fast_json import cut_numbers, read_array
 from server.codec.messages import named
-from server.codec.options import RequestOptions
+from server.codec.options import NO_OPTIONS, RequestOptions
 from server.errors import InvalidInput
 from server.oip.envelopes import Envelope, InputHead, read_envelope
 from server.oip.infer import InferRequest, InferResponse
@@ -22,7 +22,7 @@ from server.oip.models import Model
 from server.oip.parameters import BINARY_DATA_SIZE
 from server.oip.tensors import ELEMENTS, Tensor, from_list, from_raw, to_list, to_raw
 
-_RAW = Envelope(inputs=(), outputs=(), options=RequestOptions(), id=None, binary=True, binary_outputs={})
+_RAW = Envelope((), (), NO_OPTIONS, timeout=None, id=None, binary=True, binary_outputs={})
 """Of a body that is nothing but bytes: all outputs come back as bytes."""
 _HOLD_BYTES = frozenset({"UINT8", "UINT16", "UINT32", "UINT64", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"})
 """Datatypes that hold the integers from 0 to 255."""

@@ -18,8 +18,8 @@ from server.oip.parameters import (
     BINARY_DATA_SIZE,
     Wanted,
     check_input_parameters,
-    parse_parameters,
     parse_wanted,
+    split_parameters,
 )
 from server.oip.tensors import Datatype, check_datatype, check_shape
 
@@ -49,6 +49,8 @@ class Envelope:
     inputs: Sequence[InputHead]
     outputs: Sequence[Wanted]
     options: RequestOptions
+    timeout: float | None
+    """In milliseconds."""
     id: str | None
     binary: bool
     """Whether outputs come back as bytes, if it is not said of them."""
@@ -71,11 +73,13 @@ def _read(text: bytes) -> Envelope:
     if id_ is not None and (not isinstance(id_, str) or len(id_) > MAX_ID_LENGTH):
         raise InvalidInput(f"id: expected a string of at most {MAX_ID_LENGTH} characters; got {shown(id_)}")
     parameters = _object(fields, "parameters", "parameters")
+    options, timeout = split_parameters(parameters)
     wanted, binary_outputs = _read_outputs(fields.get("outputs"))
     return Envelope(
         inputs=[_read_input(entry, index) for index, entry in enumerate(_array(fields.get("inputs"), "inputs"))],
         outputs=wanted,
-        options=parse_parameters(parameters),
+        options=options,
+        timeout=timeout,
         id=id_,
         binary=bool(_flag(parameters, BINARY_DATA_OUTPUT, "parameters")),
         binary_outputs=binary_outputs,

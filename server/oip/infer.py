@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from server.codec.answers import write_weights
 from server.codec.messages import listed, named
-from server.codec.options import RequestOptions
+from server.codec.options import NO_OPTIONS, RequestOptions
 from server.engine import Engine
 from server.errors import InvalidInput
 from server.oip.inputs import rows_of
 from server.oip.models import Model
 from server.oip.outputs import UNCERTAINTY, classify
-from server.oip.parameters import CLASSIFICATION, NO_OPTIONS, Parameters, Scalar, Wanted, options_of
+from server.oip.parameters import CLASSIFICATION, Parameters, Scalar, Wanted, options_of
 from server.oip.tensors import Tensor
 from server.plan import Options
 from server.prediction import Prediction

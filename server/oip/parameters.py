@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from server.codec.messages import listed, named, shown
 from server.codec.numbers import is_number
-from server.codec.options import LONGEST_MS, OPTIONS, RequestOptions, decode_options, join, parse_options
+from server.codec.options import LONGEST_MS, NO_OPTIONS, OPTIONS, RequestOptions, decode_options, join, parse_options
 from server.errors import InvalidInput, Unsupported
 from server.oip.models import Model
 from server.oip.outputs import UNCERTAINTY
@@ -28,9 +28,6 @@ IGNORED_PREFIX = "triton_"
 SHARED_MEMORY = "shared_memory_"
 CLASSIFICATION = "classification"
 BINARY_DATA, BINARY_DATA_SIZE, BINARY_DATA_OUTPUT = "binary_data", "binary_data_size", "binary_data_output"
-
-
-NO_OPTIONS = RequestOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,15 @@ def options_of(model: Model, options: RequestOptions) -> Options:
 
 
 def parse_parameters(parameters: Mapping[str, object]) -> RequestOptions:
-    """The options among a request's parameters. Raises InvalidInput."""
+    """The options among a request's parameters, with the nearer of its timeout and its deadline. Raises InvalidInput."""
+    options, timeout = split_parameters(parameters)
+    if timeout is None:
+        return options
+    return replace(options, deadline_ms=min(timeout, options.deadline_ms or timeout))
+
+
+def split_parameters(parameters: Mapping[str, object]) -> tuple[RequestOptions, float | None]:
+    """The options among a request's parameters, and its timeout, in milliseconds. Raises InvalidInput."""
     texts: list[tuple[str, str]] = []
     numbers: dict[str, object] = {}
     timeout: float | None = None
@@ -77,12 +82,9 @@ def parse_parameters(parameters: Mapping[str, object]) -> RequestOptions:
                 raise InvalidInput(f"parameters: {name}: expected a string; got {shown(value)}")
         elif name not in IGNORED and name != BINARY_DATA_OUTPUT and not name.startswith(IGNORED_PREFIX):
             raise InvalidInput(f"parameters: expected no others than {listed(ACCEPTED, name)}; got {named(name)}")
-    if not texts and not numbers and timeout is None:
-        return NO_OPTIONS
-    options = join(parse_options(texts, where="parameters"), decode_options(numbers))
-    if timeout is None:
-        return options
-    return replace(options, deadline_ms=min(timeout, options.deadline_ms or timeout))
+    if not texts and not numbers:
+        return NO_OPTIONS, timeout
+    return join(parse_options(texts, where="parameters"), decode_options(numbers)), timeout
 
 
 def _parse_timeout(value: object) -> float | None:

@@ -3,7 +3,9 @@
 import asyncio
 import zlib
 from concurrent.futures import Executor
+from time import perf_counter
 
+from server import telemetry
 from server.codec.media import JSON, RAW
 from server.codec.options import join, parse_deadline
 from server.engine import Engine
@@ -28,18 +30,23 @@ async def infer(asked: Asked, body: bytes, engine: Engine, decoding: Executor, *
     model = find_model(engine, asked.name or engine.default, asked.version)
     json_length = _parse_length(asked.headers)
     queried = parse_query(asked.query)
-    at_most = parse_deadline(values_of(asked.headers, b"x-request-deadline-ms"))
+    deadline = parse_deadline(values_of(asked.headers, b"x-request-deadline-ms"))
     encoding = ", ".join(values_of(asked.headers, b"content-encoding")).strip().lower()
 
     def read(body: bytes = body) -> InferBody:
         return read_infer(_decompress(body, encoding), model, json_length=json_length)
 
+    clock = perf_counter()
     apart = encoding or (json_length is not None and len(body) > INLINE_BYTES)
     content = await asyncio.get_running_loop().run_in_executor(decoding, read) if apart else read()
+    telemetry.observe_part("decode", perf_counter() - clock)
     envelope = content.envelope
     options = envelope.options if queried is None else join(queried, envelope.options)
+    at_most = min((said for said in (deadline, envelope.timeout) if said is not None), default=None)
     response = await ask(engine, content.request(model, options), at_most_ms=at_most, began=began)
+    clock = perf_counter()
     answer, length = write_infer(response, envelope)
+    telemetry.observe_part("encode", perf_counter() - clock)
     if length is None:
         return make_reply(answer, JSON)
     return make_reply(answer, RAW, headers={JSON_LENGTH: str(length)})
