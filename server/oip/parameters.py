@@ -54,7 +54,7 @@ def options_of(model: Model, options: RequestOptions) -> Options:
 
 
 def parse_parameters(parameters: Mapping[str, object]) -> RequestOptions:
-    """The options among a request's parameters, with the nearer of its timeout and its deadline. Raises InvalidInput."""
+    """The options among a request's parameters, and the nearer of its timeout and its deadline. Raises InvalidInput."""
     options, timeout = split_parameters(parameters)
     if timeout is None:
         return options
