@@ -118,14 +118,14 @@ class Plain:
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         began = self.state.engine._now()
         try:
-            engine = exchange.admit(self.state, scope["headers"])
+            admitted = exchange.admit(self.state, scope["headers"])
             chunks = []
             message: Message = {"more_body": True}
             while message.get("more_body"):
                 message = await receive()
                 chunks.append(message.get("body", b""))
             asked = exchange.Asked(scope["headers"], scope["query_string"])
-            return await exchange.predict(asked, b"".join(chunks), engine, self.state.decoding, began=began)
+            return await exchange.predict(asked, b"".join(chunks), admitted, began=began)
         except CommitteeError as exc:
             return reply_to(exc, scope["headers"], "/predict")
         except Exception as exc:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from server import telemetry
+from server.budget import Budget
 from server.engine import Engine, Limits
 from server.errors import CommitteeError
 from server.repository import Repository
@@ -44,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     limits = Limits(settings.deadline, settings.breaker_failures, settings.breaker_cooldown)
     app.state.engine = Engine(repository, default=settings.default, limits=limits)
+    app.state.bounds = settings.bounds()
+    app.state.budget = Budget(app.state.bounds.max_inflight_bytes)
     # One body at a time, so that many large ones do not take all memory.
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.heads = {}  # of the fast lane

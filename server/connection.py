@@ -6,14 +6,35 @@ Faults of framing, after which nobody can say where the next request begins, are
 import asyncio
 from typing import Any, ClassVar, NoReturn
 
+from fastapi import FastAPI
+from starlette.datastructures import State
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from server.framing import NO_HTTP, Refused, Stage, find_fault, headers_too_large, too_late, url_too_long
+from server.bounds import Bounds
+from server.budget import Share
+from server.framing import (
+    NO_HTTP,
+    Refused,
+    Stage,
+    chunks_too_small,
+    find_fault,
+    headers_too_large,
+    too_late,
+    too_many_connections,
+    url_too_long,
+)
+from server.slow_reader import SlowReader
 from server.turn import UNMATCHED, Refusal, Turn
+
+HEALTH = b"/v2/health/"
+"""What also those are answered who are too many: a server that is busy is not to be taken for dead."""
+SURPLUS_SECONDS = 1.0
+"""How long they have to ask for it."""
+_BOUNDS = Bounds()
 
 
 class _Stop(Exception):
@@ -35,18 +56,10 @@ class Flow(FlowControl):
 class Bounded(HttpToolsProtocol):
     """uvicorn's protocol, on which a request may be answered by a turn in place of a cycle."""
 
-    HEAD_SECONDS: ClassVar[float] = 10.0
-    """From the first byte of a request, or from when the connection is made, to the end of its headers."""
-    BODY_SECONDS: ClassVar[float] = 30.0
-    """From the end of the headers to the end of the body. Time in which this server does not read does not count."""
     LINGER_SECONDS: ClassVar[float] = 2.0
     """How long what a client still sends is read and dropped, so that it can read why it was refused."""
     LINGER_BYTES: ClassVar[int] = 1 << 20
     """How much of it at most."""
-    URL_BYTES: ClassVar[int] = 8 << 10
-    HEADER_BYTES: ClassVar[int] = 16 << 10
-    """Of all headers of a request, as lines; of the trailers of a chunked body too."""
-    HEADERS: ClassVar[int] = 100
 
     def __init__(
         self,
@@ -56,6 +69,8 @@ class Bounded(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._state = state_of(self.app)
+        self._bounds: Bounds = getattr(self._state, "bounds", _BOUNDS)
         self.unheard = asyncio.Event()
         self._current: RequestResponseCycle | None = None
         """What is being answered; uvicorn's `cycle` is what has come last."""
@@ -64,6 +79,11 @@ class Bounded(HttpToolsProtocol):
         self._head_bytes = 0
         self._n_headers = 0
         self._header_bytes = 0
+        self._body_bytes = 0
+        self._framing_bytes = 0
+        """Of what came of a body, what is none of it: the sizes of chunks, their extensions, trailers."""
+        self._surplus = False
+        """Whether there are so many connections that this one may ask for nothing but health."""
         self._given_up = False
         """Whether what comes is no longer read as requests."""
         self._n_dropped = 0
@@ -77,10 +97,18 @@ class Bounded(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport, self.pipeline)
-        self._set_timer(self.HEAD_SECONDS)
+        share = None if self._state is None else Share(self._state.budget)
+        self._reader = SlowReader(transport, self.loop, seconds=self._bounds.write_timeout, share=share)
+        most = self._bounds.max_connections
+        self._surplus = len(self.connections) > most
+        if len(self.connections) > most + most // 8 + 16:
+            transport.abort()
+            return
+        self._set_timer(self._seconds())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._reader.end()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         for cycle in (self._current, *(cycle for cycle, _ in self.pipeline)):
@@ -101,15 +129,21 @@ class Bounded(HttpToolsProtocol):
         if self._given_up:
             self._drop(data)
             return
-        n_begun, stage = self._n_begun, self._stage
+        n_begun, stage, n_body = self._n_begun, self._stage, self._body_bytes
         super().data_received(data)
         if self._given_up or self.transport.is_closing():
             return
+        if self._stage is stage is Stage.BODY and self._n_begun == n_begun:
+            # Of an extension the parser says nothing either.
+            self._framing_bytes += len(data) - (self._body_bytes - n_body)
+            if self._framing_bytes > self._bounds.max_header_bytes + self._body_bytes:
+                self._give_up(chunks_too_small(self._bounds))
+                return
         if self._stage is Stage.HEAD and self._n_begun - n_begun == (stage is Stage.BETWEEN):
             # Of a header that has not ended the parser says nothing, however long it is.
             self._head_bytes += len(data)
-            if self._head_bytes > self.URL_BYTES + self.HEADER_BYTES:
-                self._give_up(headers_too_large(self.HEADERS, self.HEADER_BYTES))
+            if self._head_bytes > self._bounds.max_url_bytes + self._bounds.max_header_bytes:
+                self._give_up(headers_too_large(self._bounds))
                 return
         self._watch()
 
@@ -123,30 +157,33 @@ class Bounded(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > self.URL_BYTES:
-            self._stop(url_too_long(self.URL_BYTES))
+        if len(self.url) > self._bounds.max_url_bytes:
+            self._stop(url_too_long(self._bounds))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._n_headers += 1
         self._header_bytes += len(name) + len(value) + 4  # a colon, a space, the end of the line
-        if self._header_bytes > self.HEADER_BYTES or self._n_headers > self.HEADERS:
-            self._stop(headers_too_large(self.HEADERS, self.HEADER_BYTES))
+        if self._header_bytes > self._bounds.max_header_bytes or self._n_headers > self._bounds.max_headers:
+            self._stop(headers_too_large(self._bounds))
         if self._stage is Stage.HEAD:  # a trailer is no header of the request
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
-        if (fault := find_fault(self.headers, version)) is not None:
+        if (fault := find_fault(self.headers, version, self.url)) is not None:
             self._stop(fault)
+        if self._surplus and not self.url.startswith(HEALTH):
+            self._stop(too_many_connections(self._bounds))
         turn = self._make_turn(version)
         if turn is None:
             super().on_headers_complete()
         else:
             self._queue_up(turn)
         self._stage = Stage.BODY
-        self._header_bytes = self._n_headers = 0
+        self._header_bytes = self._n_headers = self._body_bytes = self._framing_bytes = 0
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         if isinstance(self.cycle, Turn):
             self.cycle.feed(body)
         else:
@@ -188,6 +225,10 @@ class Bounded(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """uvicorn's would set a timer anew for every request."""
         self.server_state.total_requests += 1
+        if self._surplus and not self._given_up:
+            self.transport.close()
+        if self.transport.is_closing():
+            self._reader.watch()
         if self.transport.is_closing() or (self._given_up and not self.pipeline):
             return
         self.flow.resume_reading()
@@ -264,6 +305,22 @@ class Bounded(HttpToolsProtocol):
             else:
                 self.flow.pause_reading()  # until it lingers
 
+    # ---- Slow readers -----------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader.end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # what it asked for last it has never taken
+        else:
+            super().timeout_keep_alive_handler()
+
     # ---- Time -------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -297,7 +354,9 @@ class Bounded(HttpToolsProtocol):
             self.timeout_keep_alive_handler()
 
     def _seconds(self) -> float:
-        return self.BODY_SECONDS if self._stage is Stage.BODY else self.HEAD_SECONDS
+        if self._surplus:
+            return SURPLUS_SECONDS
+        return self._bounds.body_timeout if self._stage is Stage.BODY else self._bounds.header_timeout
 
     def _set_timer(self, seconds: float) -> None:
         self._stop_timer()
@@ -315,9 +374,16 @@ class Bounded(HttpToolsProtocol):
         elif self._stage is Stage.BETWEEN:
             self.transport.close()  # nothing has come that could be answered
         else:
-            self._give_up(too_late(self._stage, self._seconds()))
+            self._give_up(too_late(self._stage, self._bounds))
 
     def handle_websocket_upgrade(self) -> None:
         self._stage = Stage.BETWEEN
         self._stop_timer()
         super().handle_websocket_upgrade()
+
+
+def state_of(app: Any) -> State | None:
+    """Of the FastAPI application inside uvicorn's middleware; None if that is no application of ours."""
+    while app is not None and not isinstance(app, FastAPI):
+        app = getattr(app, "app", None)
+    return app.state if app is not None and hasattr(app.state, "engine") else None

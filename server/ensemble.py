@@ -81,7 +81,7 @@ class Ensemble:
         """The manifest's weights `(n_members,)` for a strategy; all ones for one that is not fitted."""
         return self._weights[strategy]
 
-    def run(self, rows: Rows, members: Sequence[int] | None = None) -> NDArray[np.float32]:
+    def run(self, rows: Rows, members: Sequence[int] | None = None, *, stop: Stop | None = None) -> NDArray[np.float32]:
         """Answers `(len(members), n_samples, n_outputs)` of these members, all by default, in this order.
 
         `rows` is `(n_samples, *shape)`, or a table's `(n_samples,)`; see `server.rows`. A member that is not asked for
@@ -89,7 +89,7 @@ class Ensemble:
         distribution; of a regression, no number.
         """
         chosen = tuple(range(len(self.names)) if members is None else members)
-        answer, valid = self.ask(rows, chosen)
+        answer, valid = self.ask(rows, chosen, stop)
         if not valid.all():
             self._refuse(answer, valid, chosen)
         return answer
@@ -198,10 +198,10 @@ class FinalEstimator:
             if switch in session.inputs.keys() | session.optional_inputs.keys():
                 self._feeds[switch] = np.array([on])
 
-    def __call__(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, answers: NDArray[np.float32], stop: Stop | None = None) -> NDArray[np.float32]:
         """From `(n_members, n, n_outputs)` to `(n, n_outputs)`. Raises MemberFailed, also over what is no answer."""
         feeds = {**self._feeds, ANSWERS_INPUT: np.ascontiguousarray(answers)}
-        (stacked,) = self._session.run([self._output], feeds)
+        (stacked,) = self._session.run([self._output], feeds, stop)
         if stacked.shape != answers.shape[1:] or not are_valid(stacked, "classification").all():
             raise MemberFailed(
                 f"{self._session.where}: final_estimator: expected distributions of shape {answers.shape[1:]}, "

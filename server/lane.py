@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from starlette.datastructures import State
 
 from server import telemetry
-from server.engine import Engine
 from server.errors import CommitteeError
 from server.manifest import NAME_PATTERN
 from server.rest import exchange
-from server.rest.body import MAX_BODY_BYTES, too_large
+from server.rest.body import too_large
 from server.rest.errors import reply_to, reply_to_unforeseen
-from server.rest.exchange import Asked, Exchange
+from server.rest.exchange import Admitted, Asked, Exchange
 from server.rest.infer import infer
 from server.rest.reply import Headers, Reply
 from server.rest.tf_predict import tf_predict
@@ -97,7 +96,7 @@ class PredictTurn(Turn):
         self.expects = expects
         """Whether the client waits to be told that it may send the body."""
         self._body: bytes | bytearray = b""
-        self._engine: Engine | None = None
+        self._admitted: Admitted | None = None
         self._fault: CommitteeError | None = None
         self._task: asyncio.Task[None] | None = None
         self._clock: float | None = None
@@ -106,7 +105,7 @@ class PredictTurn(Turn):
         self._clock = time.perf_counter()
         self._began = self._connection.loop.time()
         try:
-            self._engine = exchange.admit(self._state, self.headers)
+            self._admitted = exchange.admit(self._state, self.headers)
         except CommitteeError as exc:
             self._fault = exc
         if self._fault is not None or not self.more_body:
@@ -127,12 +126,21 @@ class PredictTurn(Turn):
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += chunk
-        if len(self._body) <= MAX_BODY_BYTES:
-            return
-        self._body = b""
-        self._fault = too_large()
-        if self._clock is not None:
-            self._start()
+        try:
+            self._check_size()
+        except CommitteeError as exc:
+            self._body = b""
+            self._fault = exc
+            if self._clock is not None:
+                self._start()
+
+    def _check_size(self) -> None:
+        """Raises TooLarge, Overloaded."""
+        size, bounds = len(self._body), self._state.bounds
+        if size > bounds.max_body_bytes:
+            raise too_large(bounds)
+        if self._admitted is not None:
+            self._admitted.share.hold(size)
 
     def finish(self) -> None:
         self.more_body = False
@@ -145,6 +153,7 @@ class PredictTurn(Turn):
             self._task.cancel()
         elif self._clock is not None:
             self._count(499)  # its body never came to an end
+            self._give_back()
 
     def _start(self) -> None:
         if self._fault is None and self._clock is not None:
@@ -171,18 +180,23 @@ class PredictTurn(Turn):
             raise
         finally:
             self._count(status)
+            self._give_back()
 
     async def _reply(self) -> Reply:
         body, self._body = bytes(self._body), b""
         try:
             if self._fault is not None:
                 raise self._fault
-            assert self._engine is not None
-            return await self.target.exchange(self._asked, body, self._engine, self._state.decoding, began=self._began)
+            assert self._admitted is not None
+            return await self.target.exchange(self._asked, body, self._admitted, began=self._began)
         except CommitteeError as exc:
             return reply_to(exc, self.headers, self.target.route)
         except Exception as exc:
             return reply_to_unforeseen(exc)
+
+    def _give_back(self) -> None:
+        if self._admitted is not None:
+            self._admitted.share.give_back()
 
     def _count(self, status: int) -> None:
         assert self._clock is not None

@@ -14,6 +14,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
+from server.bounds import Bounds
 from server.codec.answers import Row, describe_rows
 from server.codec.arrays import encode_npy
 from server.codec.bodies import decode_predict
@@ -44,6 +45,7 @@ OPTION_HELP = {
 }
 """The options of a request that are options of the command."""
 BATCH = 256
+BOUNDS = Bounds(max_json_memory=sys.maxsize)
 """Rows at a time; larger batches are hardly faster, and a smaller one shows progress."""
 
 
@@ -165,7 +167,7 @@ def _read_all(files: Iterable[Path], manifest: Manifest, asked: RequestOptions) 
     for path in files:
         media = Media(TYPES[path.suffix.lower()])
         try:
-            body = decode_predict(path.read_bytes(), media, manifest.inputs, max_rows=sys.maxsize)
+            body = decode_predict(path.read_bytes(), media, manifest.inputs, max_rows=sys.maxsize, bounds=BOUNDS)
             joined = join(asked, body.options)
         except InvalidInput as exc:
             raise type(exc)(f"{path}: {exc.message}") from exc

@@ -5,8 +5,10 @@ with distributions, each row the same alone as among others. Either way its grap
 """
 
 import io
+import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,10 @@ from server.ensemble import Ensemble, are_valid
 from server.errors import InvalidRepository, MemberFailed, first_line
 from server.manifest import VECTORS_FILE, InputSpec
 from server.rows import Rows, join_tensors
+from server.session import Stop
 
+PROOF_SECONDS = 20.0
+"""For all the rows that are run at once: a graph that takes longer is one that may never end."""
 VECTORS_LIMIT = 1 << 28
 """Bytes that the test vectors may hold once decompressed."""
 BATCH = 3
@@ -62,11 +67,28 @@ def probe(ensemble: Ensemble) -> None:
 
 
 def _answers(ensemble: Ensemble, rows: Rows) -> NDArray[np.float32]:
-    """The members', `(n_members, n, n_outputs)`, which the final estimator can read. Raises MemberFailed."""
-    answers = ensemble.run(rows)
-    if ensemble.final_estimator is not None:
-        ensemble.final_estimator(answers)
-    return answers
+    """The members', `(n_members, n, n_outputs)`, which the final estimator can read.
+
+    Raises MemberFailed, also if they take more than `PROOF_SECONDS`.
+    """
+    with _stop_after(PROOF_SECONDS) as stop:
+        answers = ensemble.run(rows, stop=stop)
+        if ensemble.final_estimator is not None:
+            ensemble.final_estimator(answers, stop)
+        return answers
+
+
+@contextmanager
+def _stop_after(seconds: float) -> Iterator[Stop]:
+    """What it yields stops calls that have not ended by then, if they are between two nodes of a graph."""
+    stop = Stop()
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
 
 
 def _off(ensemble: Ensemble, some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:

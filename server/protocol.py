@@ -8,8 +8,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fastapi import FastAPI
-from starlette.datastructures import State
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -48,11 +46,11 @@ class FastLane(Bounded):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         logged = config.access_log and self.access_log  # of ASGI's scopes
-        self._state = _state_of(self.app) if self.FAST and not logged else None
-        self._heads: dict[bytes, _Head] = {} if self._state is None else self._state.heads
+        self._fast = self.FAST and not logged and self._state is not None
+        self._heads: dict[bytes, _Head] = self._state.heads if self._state is not None and self._fast else {}
 
     def data_received(self, data: bytes) -> None:
-        between = self._is_between()
+        between = self._is_between() and not self._surplus
         if between:
             end = data.find(b"\r\n\r\n", 0, HEAD_BYTES) + 4
             head = self._heads.get(data[:end])
@@ -87,7 +85,7 @@ class FastLane(Bounded):
             self._heads[data[:end]] = _Head(turn.target, turn.headers, len(data) - end)
 
     def _make_turn(self, version: str) -> PredictTurn | None:
-        if self._state is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+        if not self._fast or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
             return None
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
@@ -95,6 +93,7 @@ class FastLane(Bounded):
         target = find_target(self.url)
         if target is None:
             return None
+        assert self._state is not None
         return PredictTurn(
             self,
             self._state,
@@ -103,10 +102,3 @@ class FastLane(Bounded):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             expects=self.expect_100_continue,
         )
-
-
-def _state_of(app: Any) -> State | None:
-    """Of the FastAPI application inside uvicorn's middleware; None if that is no application of ours."""
-    while app is not None and not isinstance(app, FastAPI):
-        app = getattr(app, "app", None)
-    return app.state if app is not None and hasattr(app.state, "engine") else None

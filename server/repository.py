@@ -230,7 +230,7 @@ def _read_regular(path: Path, *, limit: int) -> bytes:
         if status.st_size > limit:
             raise InvalidRepository(f"{path}: expected at most {limit} bytes, got {status.st_size}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(limit + 1)
+            return file.read(min(limit, status.st_size) + 1)  # so much is asked of the system at once
     except OSError as exc:
         raise InvalidRepository(f"{path}: {exc.strerror}") from exc
     finally:

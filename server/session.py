@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import InvalidRepository, MemberFailed, first_line
+from server.graph_file import check_graph
 
 CPU = ("cpu",)
 PROVIDERS = {
@@ -58,11 +59,12 @@ class Stop:
 class Session:
     """A graph, loaded from bytes, on `threads` intra-op threads, by the `providers` of these names.
 
-    Raises InvalidRepository, naming `where`, if ONNX Runtime does not take it, or would run it by other providers than
-    these: it falls back to the CPU without a word.
+    Raises InvalidRepository, naming `where`, if it is no graph that stands alone (`server.graph_file`), if ONNX Runtime
+    does not take it, or would run it by other providers than these: it falls back to the CPU without a word.
     """
 
     def __init__(self, model: bytes, *, where: str, threads: int = 1, providers: Sequence[str] = CPU) -> None:
+        check_graph(model, where=where)
         # It reports to Microsoft by default; whoever wants that may still set the variable to 0.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         # Not imported at the top: it may start threads, and no process that is to fork may have any of them.
@@ -74,7 +76,8 @@ class Session:
         options.log_severity_level = 4  # what goes wrong is raised, and the log is JSON
         # Threads that spin while idle take the cores from the other workers' sessions.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # A graph may keep its weights in files beside it, which no manifest lists: let it find none.
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # it would guess, and has one of its own
+        # Weights in files beside the graph have been refused; should one be left, let it be found nowhere.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         self.where = where
         wanted = [PROVIDERS[name] for name in providers]
@@ -83,7 +86,8 @@ class Session:
             have = ", ".join(name for name, known in PROVIDERS.items() if known in there)
             raise InvalidRepository(f"{where}: expected provider {absent[0]!r}; this onnxruntime has {have}")
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=wanted)
+            # It would try again, by other providers, and say so on stdout.
+            self._session = onnxruntime.InferenceSession(model, options, providers=wanted, enable_fallback=0)
         except Exception as exc:  # ONNX Runtime's exceptions have no base class of their own
             raise InvalidRepository(f"{where}: ONNX Runtime cannot load it: {first_line(exc)}") from exc
         got = self._session.get_providers()

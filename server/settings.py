@@ -2,17 +2,20 @@
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.bounds import Bounds
 from server.repository import Versions
 from server.session import CPU, PROVIDERS
 
 PROGRAM = "committee-server"
 ENV_PREFIX = "COMMITTEE_"
+_BOUNDS = Bounds()
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -76,11 +79,57 @@ class Settings(BaseSettings):
     breaker_cooldown: Annotated[
         float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds until such a member is tried again")
     ] = 10.0
+    max_body_bytes: Annotated[
+        int, Field(ge=1, le=1 << 30, description="bytes of a request's body, as it comes and decompressed")
+    ] = _BOUNDS.max_body_bytes
+    max_rows: Annotated[
+        int, Field(ge=1, le=1 << 16, description="rows of a request; an ensemble's max_batch_size counts too")
+    ] = _BOUNDS.max_rows
+    max_json_depth: Annotated[
+        int, Field(ge=4, le=128, description="how deep arrays and objects of JSON may be nested")
+    ] = _BOUNDS.max_json_depth
+    max_json_memory: Annotated[
+        int, Field(ge=1 << 20, description="bytes that a body of JSON may take once it is parsed")
+    ] = _BOUNDS.max_json_memory
+    max_pixels: Annotated[
+        int, Field(ge=1, le=1 << 28, description="pixels of a picture; of all of a request, twice that")
+    ] = _BOUNDS.max_pixels
+    max_url_bytes: Annotated[int, Field(ge=64, le=65_000, description="bytes of a URL")] = _BOUNDS.max_url_bytes
+    max_header_bytes: Annotated[int, Field(ge=256, le=1 << 20, description="bytes of a request's headers together")] = (
+        _BOUNDS.max_header_bytes
+    )
+    max_headers: Annotated[int, Field(ge=8, le=10_000, description="headers of a request")] = _BOUNDS.max_headers
+    header_timeout: Annotated[
+        float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds until a request's headers are there")
+    ] = _BOUNDS.header_timeout
+    body_timeout: Annotated[
+        float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds from there until its body is")
+    ] = _BOUNDS.body_timeout
+    write_timeout: Annotated[
+        float,
+        Field(
+            gt=0, le=3600, allow_inf_nan=False, description="seconds in which a client takes an answer, or part of it"
+        ),
+    ] = _BOUNDS.write_timeout
+    keep_alive: Annotated[
+        int,
+        Field(ge=1, le=3600, description="seconds that an idle connection is kept: longer than a balancer keeps it"),
+    ] = 75
+    max_connections: Annotated[
+        int, Field(ge=1, le=1 << 20, description="connections of a worker; others are told 503")
+    ] = _BOUNDS.max_connections
+    max_inflight_bytes: Annotated[
+        int, Field(ge=1 << 16, description="bytes that the bodies in flight of a worker may hold; then 503")
+    ] = _BOUNDS.max_inflight_bytes
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         BeforeValidator(_lower),
         Field(description="least level that is logged"),
     ] = "info"
+
+    def bounds(self) -> Bounds:
+        """What clients may send, and how long they may take."""
+        return Bounds(**{field.name: getattr(self, field.name) for field in fields(Bounds)})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

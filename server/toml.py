@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 T = TypeVar("T", bound=Hashable)
 M = TypeVar("M", bound="Table")
 
+KEY_LIMIT = 128
+REASON_LIMIT = 300
+"""Characters of a key, and of what the parser says, that a message quotes."""
+
 
 class Table(BaseModel):
     """A TOML table: no field but those declared, no value of another type, nothing changed afterwards."""
@@ -30,7 +34,7 @@ def parse_toml(model: type[M], data: bytes) -> M:
         first = exc.errors(include_url=False)[0]
         raise ValueError(f"{_path(first['loc'])}{first['msg']}{_got(first['input'])}") from exc
     except (ValueError, RecursionError) as exc:  # tomllib lets out more than its own TOMLDecodeError
-        raise ValueError(f"not TOML: {exc}") from exc
+        raise ValueError(f"not TOML: {str(exc)[:REASON_LIMIT]}") from exc
 
 
 def first_repeated(values: Iterable[T]) -> T | None:
@@ -45,7 +49,8 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _on_one_line(key: str) -> str:
-    return key if key.isprintable() else repr(key)
+    shown = key if len(key) <= KEY_LIMIT else f"{key[:KEY_LIMIT]}…"
+    return shown if shown.isprintable() else repr(shown)
 
 
 def _got(value: object) -> str:

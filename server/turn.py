@@ -111,7 +111,8 @@ class Refusal(Turn):
         request_id = choose_id(self.headers)
         token = telemetry.request_id.set(request_id)
         try:
-            reply = error_reply(why.status, why.code, why.message)
+            retry = {"Retry-After": "1"} if why.retry else None
+            reply = error_reply(why.status, why.code, why.message, headers=retry)
         finally:
             telemetry.request_id.reset(token)
         self.write(reply, request_id)

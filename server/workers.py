@@ -27,7 +27,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from uvicorn_worker import UvicornWorker
 
-from server import verify
+from server import trial, verify
 from server.accepting import Shares, SpreadingServer
 from server.errors import InvalidRepository
 from server.repository import find_versions, read_version
@@ -40,10 +40,8 @@ SILENCE_SECONDS = 60
 """A worker that does not stir for so long, in loading or in serving, is killed and replaced."""
 NOTIFY_SECONDS = 2
 """How often a worker stirs, and looks whether it still has a supervisor."""
-KEEP_ALIVE_SECONDS = 75
-"""Longer than load balancers keep idle connections, so that it is they who close them."""
 TRIAL_SECONDS = 120
-"""How long it may take, before the workers are rolled, to see that the repository can be served."""
+"""How long it may take, before workers start or are rolled, to see that the repository can be served."""
 GARBAGE = 10_000
 """Objects between two collections of garbage. Requests leave hardly any that counting references does not free."""
 RETRY_SECONDS = 10
@@ -76,6 +74,7 @@ def serve(settings: Settings) -> int:
         logging.config.dictConfig(telemetry.logging_config(settings.log_level))
         try:
             check_repository(settings)
+            _try_graphs(settings)
             listener = _listen(settings)
         except (InvalidRepository, OSError) as exc:
             logger.critical(str(exc))
@@ -96,6 +95,15 @@ def check_repository(settings: Settings) -> None:
         )
 
 
+def _try_graphs(settings: Settings) -> None:
+    """Load the graphs where they can do no harm. Raises InvalidRepository."""
+    # Imported before the forks, the libraries stand in memory once.
+    import server.app  # noqa: F401
+
+    if fault := trial.find_fault(settings.models, settings.versions, seconds=TRIAL_SECONDS):
+        raise InvalidRepository(fault)
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]
     """A process that serves."""
 
@@ -112,8 +120,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not logger.isEnabledFor(logging.DEBUG):
-            # Its warnings are about what clients send, who must not fill the log.
-            logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+            # Their warnings are about what clients send, who must not fill the log.
+            for name in ("uvicorn.error", "python_multipart"):
+                logging.getLogger(name).setLevel(logging.ERROR)
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -225,9 +234,6 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
 
 def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str, Any], folder: str) -> int:
-    # Imported before the fork, the libraries stand in memory once.
-    import server.app  # noqa: F401
-
     logger.info(
         "listening on %s:%d",
         *listener.getsockname()[:2],
@@ -240,7 +246,7 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
         "worker_tmp_dir": folder,
         "graceful_timeout": GRACE_SECONDS,
         "timeout": SILENCE_SECONDS,
-        "keepalive": KEEP_ALIVE_SECONDS,
+        "keepalive": settings.keep_alive,
         "control_socket_disable": True,
         "logconfig_dict": log_config,
         "child_exit": _forget,

@@ -21,7 +21,7 @@ ELEMENTS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "uint8": np.dt
 _DTYPE = re.compile(r"'[<>|]([fiu][1248])'")
 _FIELD = re.compile(
     r"\s*'(?:descr'\s*:\s*(?P<descr>'[<>|=][a-zA-Z]{1,2}[0-9]*')|fortran_order'\s*:\s*(?P<fortran_order>True|False)"
-    r"|shape'\s*:\s*\((?P<shape>[0-9, ]*)\))\s*(?:,|$)"
+    r"|shape'\s*:\s*\((?P<shape>(?: *[0-9]{1,19} *,)*(?: *[0-9]{1,19})?) *\))\s*(?:,|$)"
 )
 
 

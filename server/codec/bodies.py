@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jiter
 import numpy as np
 
+from server.bounds import Bounds
 from server.codec.arrays import NPY_MAGIC, decode_npy, decode_raw
 from server.codec.csv_rows import decode_csv_table, decode_csv_tensor
 from server.codec.fast_json import read_numbers
 from server.codec.forms import Part, parse_form
+from server.codec.json_text import check_weight, parse_object
 from server.codec.media import CSV, FORM, JSON, NPY, PICTURES, Media, check_media
 from server.codec.messages import named, shown
 from server.codec.options import NO_OPTIONS, OPTIONS, RequestOptions, decode_options, parse_options
@@ -24,6 +25,7 @@ from server.rows import Rows, is_table
 MAX_ID_LENGTH = 128
 FIELDS = ("instances", "id", *OPTIONS)
 _FIELDS = frozenset(FIELDS)
+BOUNDS = Bounds()
 FIELD_BYTES = 1 << 16
 """Of a field of a form."""
 
@@ -36,29 +38,34 @@ class PredictBody:
     options: RequestOptions = NO_OPTIONS
 
 
-def decode_predict(body: bytes, media: Media, inputs: Sequence[InputSpec], *, max_rows: int) -> PredictBody:
+def decode_predict(
+    body: bytes, media: Media, inputs: Sequence[InputSpec], *, max_rows: int, bounds: Bounds = BOUNDS
+) -> PredictBody:
     """Read a body of this media type for an ensemble with these inputs.
 
     Raises InvalidInput, which says what was expected, what came and where; UnsupportedMediaType for a type that such
-    inputs cannot be read from; TooLarge for more than `max_rows` rows, or too many pixels.
+    inputs cannot be read from; TooLarge for more than `max_rows` rows, too many pixels, or JSON that would take too
+    much memory.
     """
     if media.type == JSON:  # of which every ensemble can be read
-        return decode_json(body, inputs, max_rows=max_rows)
+        return decode_json(body, inputs, max_rows=max_rows, bounds=bounds)
     check_media(media.type, inputs)
+    pictures = PictureDecoder(inputs[0].shape, max_pixels=bounds.max_pixels)
     if media.type == FORM:
-        return _decode_form(body, media, inputs, max_rows=max_rows)
-    return PredictBody(rows=_decode_rows(body, media, inputs, PictureDecoder(inputs[0].shape), max_rows))
+        return _decode_form(body, media, inputs, pictures, max_rows=max_rows)
+    return PredictBody(rows=_decode_rows(body, media, inputs, pictures, max_rows))
 
 
-def decode_json(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int) -> PredictBody:
+def decode_json(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int, bounds: Bounds = BOUNDS) -> PredictBody:
     """Read `{"instances": […]}`, which may hold `id` and the options too.
 
     A row is an array, flat or nested as the input's shape with or without its last dimensions of 1; of a table it is an
     object. Raises InvalidInput and TooLarge.
     """
+    check_weight(body, bounds)
     if not is_table(inputs) and (plain := _decode_plain(body, inputs[0], max_rows)) is not None:
         return plain
-    fields = parse_object(body)
+    fields = parse_object(body, bounds)
     for name in fields:
         if name not in FIELDS:
             raise InvalidInput(f"body: expected no fields but {', '.join(FIELDS)}; got {shown(name)}")
@@ -88,17 +95,6 @@ def _decode_plain(body: bytes, spec: InputSpec, max_rows: int) -> PredictBody | 
         return None
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The fields of a JSON object. Raises InvalidInput for anything else, for a key that comes twice, and for NaN."""
-    try:
-        fields = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
-    except ValueError as exc:
-        raise InvalidInput(f"body: expected JSON in UTF-8, every key once, no NaN and no Infinity; {exc}") from exc
-    if not isinstance(fields, dict):
-        raise InvalidInput(f"body: expected a JSON object; got {shown(fields)}")
-    return fields
-
-
 def _decode_id(fields: Mapping[str, Any]) -> str | None:
     if "id" not in fields:
         return None
@@ -123,13 +119,14 @@ def _decode_rows(
     return decode_raw(data, inputs[0], dtype=media.parameters.get("dtype", "float32"), max_rows=max_rows)
 
 
-def _decode_form(body: bytes, media: Media, inputs: Sequence[InputSpec], *, max_rows: int) -> PredictBody:
+def _decode_form(
+    body: bytes, media: Media, inputs: Sequence[InputSpec], pictures: PictureDecoder, *, max_rows: int
+) -> PredictBody:
     """Every file holds a row, or several; the other fields are options."""
     if "boundary" not in media.parameters:
         raise InvalidInput("Content-Type: expected multipart/form-data with its boundary; got none")
     parts = parse_form(body, media.parameters["boundary"], max_parts=max_rows + len(OPTIONS))
     options = parse_options(_fields(parts), where="form")
-    pictures = PictureDecoder(inputs[0].shape)
     rows: list[Rows] = []
     for part in parts:
         if part.filename is not None:

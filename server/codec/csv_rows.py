@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jiter
 import numpy as np
@@ -29,10 +29,11 @@ def decode_csv_table(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int)
     lines = _read(body, width=len(inputs))
     _, header = next(lines, (1, []))
     _check_header(header, inputs)
-    records = list(_take(lines, max_rows))
-    for line, record in records:
+    records = []
+    for line, record in _take(lines, max_rows):
         if len(record) != len(header):
             raise InvalidInput(f"line {line}: expected {len(header)} fields; got {len(record)}")
+        records.append((line, record))
     tensors = {}
     for spec in inputs:
         index = header.index(spec.name)
@@ -67,9 +68,10 @@ def decode_csv_tensor(body: bytes, spec: InputSpec, *, max_rows: int) -> NDArray
 def _read(body: bytes, *, width: int) -> Iterator[tuple[int, list[str]]]:
     """Records of about `width` fields, each with the number of its last line. Raises InvalidInput."""
     try:
-        text = body.decode("utf-8-sig")
+        body.decode()
     except UnicodeDecodeError as exc:
         raise InvalidInput(f"body: expected CSV in UTF-8; byte {exc.start} is none") from exc
+    text = io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline="")  # StringIO would take four bytes a character
     reader = csv.reader(_bounded(text, width * FIELD_LIMIT), strict=True)
     try:
         for record in reader:
@@ -78,9 +80,9 @@ def _read(body: bytes, *, width: int) -> Iterator[tuple[int, list[str]]]:
         raise InvalidInput(f"line {reader.line_num}: expected CSV; {exc}") from exc
 
 
-def _bounded(text: str, limit: int) -> Iterator[str]:
+def _bounded(text: Iterable[str], limit: int) -> Iterator[str]:
     """The lines; one that is too long is refused before it becomes a million strings."""
-    for number, line in enumerate(io.StringIO(text, newline=""), 1):
+    for number, line in enumerate(text, 1):
         if len(line) > limit:
             raise InvalidInput(f"line {number}: expected at most {limit} characters; got {len(line)}")
         yield line

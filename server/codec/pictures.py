@@ -22,9 +22,6 @@ from server.errors import InvalidInput, TooLarge, first_line
 
 SIDE = 16_384
 """Pixels of a side: what is a few pixels high and millions wide costs more than its pixels tell."""
-PIXELS_A_PICTURE = 25_000_000
-PIXELS_A_REQUEST = 50_000_000
-"""Of pictures as they come and as they become, whichever is more: a few bytes can stand for many pixels."""
 SCANS = 50
 """Of a progressive JPEG, which seldom has a dozen: each costs a pass over the whole picture and need not hold much."""
 
@@ -55,13 +52,16 @@ def sniff_picture(data: bytes) -> str | None:
 class PictureDecoder:
     """Decodes the pictures of one request for an input of this shape: `[height, width]`, or with 1 or 3 channels.
 
-    Only one thread of a process may decode at a time: Python's warnings, which here are errors, are the process's.
+    Of `max_pixels` each, and twice that together, as they come or as they become, whichever is more: a few bytes can
+    stand for many pixels. Only one thread of a process may decode at a time: Python's warnings, which here are errors,
+    are the process's.
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], *, max_pixels: int) -> None:
         self._shape = tuple(shape)
         self._mode = "RGB" if self._shape[2:] == (3,) else "L"
-        self._pixels_left = PIXELS_A_REQUEST
+        self._most = max_pixels
+        self._pixels_left = 2 * max_pixels
 
     def decode(self, data: bytes, type_: str) -> NDArray[np.uint8]:
         """One row, `(1, *shape)`, from a picture of this media type and no other.
@@ -79,7 +79,7 @@ class PictureDecoder:
         except InvalidInput:
             raise
         except (MemoryError, Image.DecompressionBombError) as exc:
-            raise TooLarge(f"picture: expected at most {PIXELS_A_PICTURE} pixels; got more") from exc
+            raise TooLarge(f"picture: expected at most {self._most} pixels (max_pixels); got more") from exc
         except Exception as exc:  # Pillow raises a dozen kinds over bytes that are no picture
             reason = first_line(exc)[:100]
             raise InvalidInput(f"picture: expected {type_}; got one that cannot be read: {reason}") from exc
@@ -101,11 +101,11 @@ class PictureDecoder:
         if max(width, height) > SIDE:
             raise TooLarge(f"picture: expected sides of at most {SIDE} pixels; got {width} by {height}")
         pixels = width * height
-        if pixels > PIXELS_A_PICTURE:
-            raise TooLarge(f"picture: expected at most {PIXELS_A_PICTURE} pixels; got {pixels}")
+        if pixels > self._most:
+            raise TooLarge(f"picture: expected at most {self._most} pixels (max_pixels); got {pixels}")
         self._pixels_left -= max(pixels, self._shape[0] * self._shape[1])
         if self._pixels_left < 0:
-            raise TooLarge(f"picture: expected pictures of at most {PIXELS_A_REQUEST} pixels together; got more")
+            raise TooLarge(f"pictures: expected at most {2 * self._most} pixels together (twice max_pixels); got more")
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

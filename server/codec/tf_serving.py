@@ -8,8 +8,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from server.codec.bodies import parse_object
+from server.bounds import Bounds
+from server.codec.bodies import BOUNDS
 from server.codec.fast_json import read_numbers
+from server.codec.json_text import check_weight, parse_object
 from server.codec.messages import listed, named, shown
 from server.codec.tables import decode_objects
 from server.codec.tensors import decode_tensor
@@ -27,17 +29,18 @@ class TfBody:
     """Whether the tensors came as `inputs`; then the answer goes out as `outputs`."""
 
 
-def read_tf(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int) -> TfBody:
+def read_tf(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int, bounds: Bounds = BOUNDS) -> TfBody:
     """Rows of an ensemble with these inputs. Raises InvalidInput and TooLarge.
 
     Of one input a row is as in any JSON. Of a table a row is an object, or each column an array; where a column holds
     one value a row, it may stand alone or in an array of its own.
     """
+    check_weight(body, bounds)
     if not is_table(inputs) and (read := read_numbers(body, inputs[0], max_rows=max_rows)) is not None:
         rows, fields = read
         if not fields or (fields.keys() == {"signature_name"} and isinstance(fields["signature_name"], str)):
             return TfBody(rows, columnar=False)
-    fields = parse_object(body)
+    fields = parse_object(body, bounds)
     _check(fields)
     columnar = "inputs" in fields
     key = "inputs" if columnar else "instances"

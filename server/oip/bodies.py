@@ -12,10 +12,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from server.bounds import Bounds
+from server.codec.bodies import BOUNDS
 from server.codec.fast_json import cut_numbers, read_array
+from server.codec.json_text import check_weight
 from server.codec.messages import named
 from server.codec.options import NO_OPTIONS, RequestOptions
-from server.errors import InvalidInput
+from server.errors import InvalidInput, TooLarge
 from server.oip.envelopes import Envelope, InputHead, read_envelope
 from server.oip.infer import InferRequest, InferResponse
 from server.oip.models import Model
@@ -38,20 +41,32 @@ class InferBody:
         return InferRequest(model=model, inputs=self.tensors, outputs=said.outputs, options=options, id=said.id)
 
 
-def read_infer(body: bytes, model: Model, *, json_length: int | None) -> InferBody:
+def read_infer(body: bytes, model: Model, *, json_length: int | None, bounds: Bounds = BOUNDS) -> InferBody:
     """Read a request to this model; `json_length` is that of the JSON, if bytes follow it; 0: there are only bytes.
 
     Raises InvalidInput, which says what was expected, what came and where; Unsupported for shared memory.
     """
     if json_length == 0:
-        return InferBody(_RAW, [_read_raw(body, model)])
+        return _checked(InferBody(_RAW, [_read_raw(body, model)]), bounds)
     if json_length is None:
-        return _read_fast(body) or _read_all(read_envelope(body), None)
+        check_weight(body, bounds)
+        return _checked(_read_fast(body, bounds) or _read_all(read_envelope(body, bounds), None), bounds)
     if json_length > len(body):
         raise InvalidInput(
             f"Inference-Header-Content-Length: expected at most the body's {len(body)} bytes; got {json_length}"
         )
-    return _read_all(read_envelope(body[:json_length]), memoryview(body)[json_length:])
+    envelope = read_envelope(body[:json_length], bounds)
+    return _checked(_read_all(envelope, memoryview(body)[json_length:]), bounds)
+
+
+def _checked(body: InferBody, bounds: Bounds) -> InferBody:
+    """Raises TooLarge."""
+    for tensor in body.tensors:
+        if tensor.shape and tensor.shape[0] > bounds.max_rows:
+            raise TooLarge(
+                f"input {named(tensor.name)}: expected at most {bounds.max_rows} rows; got {tensor.shape[0]}"
+            )
+    return body
 
 
 def write_infer(response: InferResponse, asked: Envelope) -> tuple[bytes, int | None]:
@@ -97,14 +112,14 @@ def _read_raw(body: bytes, model: Model) -> Tensor:
     return from_raw(spec.name, spec.datatype, (len(body) // row_bytes, *spec.shape), body)
 
 
-def _read_fast(body: bytes) -> InferBody | None:
+def _read_fast(body: bytes, bounds: Bounds) -> InferBody | None:
     """Of JSON with one tensor of nothing but numbers; None if it holds more, or if anything is wrong."""
     cut = cut_numbers(body, b"data")
     if cut is None:
         return None
     rest, numbers = cut
     try:
-        envelope = read_envelope(rest)
+        envelope = read_envelope(rest, bounds)
     except InvalidInput:
         return None
     if len(envelope.inputs) != 1 or envelope.inputs[0].data != []:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from server.codec.bodies import MAX_ID_LENGTH, parse_object
+from server.bounds import Bounds
+from server.codec.bodies import BOUNDS, MAX_ID_LENGTH
+from server.codec.json_text import parse_object
 from server.codec.messages import listed, named, shown
 from server.codec.options import RequestOptions
 from server.errors import InvalidInput
@@ -58,13 +60,13 @@ class Envelope:
     """By name, those of which it is said."""
 
 
-def read_envelope(text: bytes) -> Envelope:
+def read_envelope(text: bytes, bounds: Bounds = BOUNDS) -> Envelope:
     """Raises InvalidInput, which says what was expected, what came and where; Unsupported for shared memory."""
-    return _remembered(text) if len(text) <= SHORT else _read(text)
+    return _remembered(text, bounds) if len(text) <= SHORT else _read(text, bounds)
 
 
-def _read(text: bytes) -> Envelope:
-    fields = parse_object(text)
+def _read(text: bytes, bounds: Bounds) -> Envelope:
+    fields = parse_object(text, bounds)
     _check_fields(fields, FIELDS, "body")
     for name in ("model_name", "model_version"):
         if not isinstance(fields.get(name), str | None):

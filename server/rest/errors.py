@@ -94,7 +94,7 @@ def reply_to(exc: CommitteeError, asked: Headers, path: str) -> Reply:
     status = status_of(type(exc), path)
     message = exc.message
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
-    if isinstance(exc, TooLarge) and values_of(asked, b"transfer-encoding"):
+    if isinstance(exc, TooLarge | Overloaded) and values_of(asked, b"transfer-encoding"):
         headers["Connection"] = "close"  # such a body may have no end
     if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed | Unsupported):
         # Overload and deadlines are no faults, and a line for each would come just when there is no time for it. Of a

@@ -1,6 +1,5 @@
 """`/v2`: the Open Inference Protocol. What there is, what it takes and answers, whether it is ready, and asking it."""
 
-import asyncio
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -10,7 +9,6 @@ from starlette.responses import Response
 from server.errors import NotReady
 from server.oip.models import EXTENSIONS, describe, find_model, is_ready, parse_version
 from server.rest import exchange, oip_schemas, openapi_oip, schemas
-from server.rest.body import read_body
 from server.rest.infer import infer
 from server.rest.state import ready_engine
 
@@ -81,9 +79,4 @@ def _ready(request: Request, name: str, version: str = "") -> oip_schemas.ModelR
 
 
 async def _infer(request: Request, name: str, version: str = "") -> Response:
-    began = asyncio.get_running_loop().time()
-    headers = request.headers.raw
-    engine = exchange.admit(request.app.state, headers)
-    body = await read_body(request)
-    asked = exchange.Asked(headers, request.scope["query_string"], name, parse_version(version))
-    return (await infer(asked, body, engine, request.app.state.decoding, began=began)).response()
+    return (await exchange.answer_to(infer, request, name, parse_version(version))).response()

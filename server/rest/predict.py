@@ -1,13 +1,11 @@
 """`POST …/predict`: rows in, predictions out."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from server.rest import exchange, openapi, schemas
-from server.rest.body import read_body
 
 router = APIRouter(tags=["predict"])
 
@@ -34,11 +32,4 @@ async def predict_version(request: Request, name: schemas.EnsembleName, version:
 
 
 async def _predict(request: Request, name: str | None = None, version: int | None = None) -> Response:
-    began = asyncio.get_running_loop().time()
-    headers = request.headers.raw
-    engine = exchange.admit(request.app.state, headers)
-    # Whatever is wrong besides: an answer before the body's end could be lost when the connection closes.
-    body = await read_body(request)
-    asked = exchange.Asked(headers, request.scope["query_string"], name, version)
-    reply = await exchange.predict(asked, body, engine, request.app.state.decoding, began=began)
-    return reply.response()
+    return (await exchange.answer_to(exchange.predict, request, name, version)).response()

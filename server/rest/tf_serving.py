@@ -1,6 +1,5 @@
 """`/v1/models`: TensorFlow Serving's REST form, over the same models as `/v2`."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +8,6 @@ from starlette.responses import Response
 from server.errors import NotFound, NotReady
 from server.oip.models import TensorMetadata, describe, find_model, is_ready, parse_version, versions_of
 from server.rest import exchange, oip_schemas, openapi_oip, schemas, tf_schemas
-from server.rest.body import read_body
 from server.rest.state import ready_engine
 from server.rest.tf_predict import tf_predict
 
@@ -70,12 +68,7 @@ async def metadata_of_version(
 
 
 async def _predict(request: Request, name: str, version: str = "") -> Response:
-    began = asyncio.get_running_loop().time()
-    headers = request.headers.raw
-    engine = exchange.admit(request.app.state, headers)
-    body = await read_body(request)
-    asked = exchange.Asked(headers, request.scope["query_string"], name, parse_version(version))
-    return (await tf_predict(asked, body, engine, request.app.state.decoding, began=began)).response()
+    return (await exchange.answer_to(tf_predict, request, name, parse_version(version))).response()
 
 
 def _status(request: Request, name: str, version: str = "") -> tf_schemas.ModelStatus:

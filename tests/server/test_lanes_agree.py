@@ -13,9 +13,9 @@ from PIL import Image
 
 from server import telemetry
 from server.app import create_app
+from server.bounds import Bounds
 from server.codec.media import CSV, JPEG, JSON, NPY, PNG, RAW, WEBP
 from server.lane import PredictTurn, find_target
-from server.rest.body import MAX_BODY_BYTES
 from server.settings import Settings
 from tests import faulty, tiny
 from tests.server.rest.served import write_faulty_stacked
@@ -346,7 +346,7 @@ def test_whether_the_connection_closes(roads: tuple[Served, Served], version: st
 def test_too_many_bytes(roads: tuple[Served, Served]) -> None:
     """By the length: answered unread, and the connection goes on once they have come; in chunks: it closes."""
     known = [*TYPED.items(), ("X-Request-Id", ID)]
-    long = post("/predict", b" " * (MAX_BODY_BYTES + 1), known)
+    long = post("/predict", b" " * (Bounds().max_body_bytes + 1), known)
     answers = [parse(road.send(long + post("/predict", instances(ROW), known, close=True))) for road in roads]
     assert answers[0] == answers[1]
     assert [answer.status for answer in answers[0]] == [413, 200]
@@ -378,4 +378,4 @@ def test_too_many_bytes_in_chunks(roads: tuple[Served, Served]) -> None:
     assert answers[0] == answers[1]
     [answer] = answers[0]
     assert (answer.status, answer.header("connection")) == (413, "close")
-    assert answer.json()["error"] == "body: expected at most 16777216 bytes; got more"
+    assert answer.json()["error"] == "body: expected at most 16777216 bytes (max_body_bytes); got more"

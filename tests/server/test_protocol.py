@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
 from server.app import create_app
+from server.bounds import Bounds
 from server.protocol import FastLane
 from server.settings import Settings
 from tests import tiny
@@ -16,14 +18,7 @@ from tests.server.test_telemetry import value
 LIVE = "/v2/health/live"
 
 
-class Hasty(FastLane):
-    HEAD_SECONDS = 0.4
-    BODY_SECONDS = 0.8
-
-
-class HastySlow(SlowRoad):
-    HEAD_SECONDS = 0.4
-    BODY_SECONDS = 0.8
+BOUNDS = Bounds()
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +34,13 @@ def server(models: Path) -> Iterator[Served]:
         yield server
 
 
-@pytest.fixture(scope="module", params=[Hasty, HastySlow])
+def hasty_app(models: Path) -> FastAPI:
+    return create_app(Settings(models=models, default="tiny", header_timeout=0.4, body_timeout=0.8))
+
+
+@pytest.fixture(scope="module", params=[FastLane, SlowRoad])
 def hasty(models: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
-    with served(create_app(Settings(models=models, default="tiny")), request.param) as server:
+    with served(hasty_app(models), request.param) as server:
         yield server
 
 
@@ -70,10 +69,10 @@ LIMITS = [
 class TestLimits:
     @pytest.mark.parametrize("path", LIMITS)
     def test_a_url(self, server: Served, path: str) -> None:
-        room = FastLane.URL_BYTES - len(path) - 1
+        room = BOUNDS.max_url_bytes - len(path) - 1
         assert parse(server.send(post(f"{path}?{'x' * room}", close=True)))[0].status in (400, 405)
         answer = refused(server, post(f"{path}?{'x' * (room + 1)}"))
-        assert refusal(answer, 414, "uri_too_long") == "URL: expected at most 8192 bytes; got more"
+        assert refusal(answer, 414, "uri_too_long") == "URL: expected at most 8192 bytes (max_url_bytes); got more"
         refusal(refused(server, b"GET /" + b"x" * 1_000_000), 414, "uri_too_long")
 
     @pytest.mark.parametrize("path", LIMITS)
@@ -81,9 +80,8 @@ class TestLimits:
         headers = [("Content-Type", "application/json"), *((f"X-{i}", "") for i in range(96))]
         assert parse(server.send(post(path, headers=headers, close=True)))[0].status in (200, 405)
         answer = refused(server, post(path, headers=[*headers, ("X-More", "")], close=True))
-        assert (
-            refusal(answer, 431, "headers_too_large") == "headers: expected at most 100 of 16384 bytes in all; got more"
-        )
+        said = "headers: expected at most 100 (max_headers) of 16384 bytes in all (max_header_bytes); got more"
+        assert refusal(answer, 431, "headers_too_large") == said
 
     @pytest.mark.parametrize("path", LIMITS)
     @pytest.mark.parametrize("n", [1, 3])
@@ -189,7 +187,10 @@ class TestTime:
     def test_slow_headers(self, hasty: Served, data: bytes) -> None:
         began = time.monotonic()
         answer = refused(hasty, data)
-        assert refusal(answer, 408, "request_timeout") == "headers: expected all of it within 0.4 seconds; got less"
+        assert (
+            refusal(answer, 408, "request_timeout")
+            == "headers: expected all of it within 0.4 seconds (header_timeout); got less"
+        )
         assert 0.3 < time.monotonic() - began < 5
 
     def test_headers_that_trickle(self, hasty: Served) -> None:
@@ -205,7 +206,10 @@ class TestTime:
     @pytest.mark.parametrize("path", ["/predict", "/v1/ensembles/t%69ny/predict"])
     def test_a_slow_body(self, hasty: Served, path: str) -> None:
         [answer] = parse(hasty.send(post(path)[:-1]))
-        assert refusal(answer, 408, "request_timeout") == "body: expected all of it within 0.8 seconds; got less"
+        assert (
+            refusal(answer, 408, "request_timeout")
+            == "body: expected all of it within 0.8 seconds (body_timeout); got less"
+        )
         answers = parse(hasty.send(post() + get(LIVE) + post(path)[:-1]))
         assert [answer.status for answer in answers] == [200, 200, 408]
 
@@ -235,7 +239,7 @@ class TestTime:
     def test_a_slow_body_is_counted_with_its_route(self, models: Path) -> None:
         name = 'committee_http_requests_total{method="POST",route="/predict",status="408"}'
         before = value(name)
-        with served(create_app(Settings(models=models, default="tiny")), Hasty) as server:
+        with served(hasty_app(models)) as server:
             server.send(post()[:-1])
         assert value(name) == before + 1
 

@@ -1,11 +1,13 @@
 import argparse
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from server.bounds import Bounds
 from server.settings import Settings, add_arguments, available_cores, read_settings
 
 
@@ -41,7 +43,13 @@ class TestReadSettings:
             "breaker_cooldown": 10.0,
             "log_level": "info",
             "providers": ("cpu",),
+            "keep_alive": 75,
+            **{field.name: getattr(Bounds(), field.name) for field in fields(Bounds)},
         }
+
+    def test_bounds(self) -> None:
+        assert read().bounds() == Bounds()
+        assert read("--max-rows", "7", "--write-timeout=2").bounds() == Bounds(max_rows=7, write_timeout=2.0)
 
     def test_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {"PORT": "9000", "WORKERS": "3", "MODELS": "/srv/m", "LOG_LEVEL": "DEBUG"}.items():

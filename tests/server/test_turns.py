@@ -31,7 +31,7 @@ JSON = ("Content-Type", "application/json")
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
     tiny.write_ensemble(tmp_path, max_batch_size=20_000)
-    return create_app(Settings(models=tmp_path, default="tiny"))
+    return create_app(Settings(models=tmp_path, default="tiny", max_rows=20_000))
 
 
 @pytest.fixture
@@ -303,11 +303,11 @@ class TestUvicorn:
         with served(app, access_log=True) as server, caplog.at_level("INFO", "uvicorn.access"):
             caplog.handler.setLevel(0)
             [protocol] = [connect_and_see(server)]
-            assert protocol._state is None
+            assert not protocol._fast
 
     def test_other_applications_have_no_fast_lane(self) -> None:
         with served(FastAPI()) as server:
-            assert connect_and_see(server)._state is None
+            assert connect_and_see(server)._fast is False
             assert parse(server.send(post(close=True)))[0].status == 404
 
     def test_an_unforeseen_error(self, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ class TestServe:
             assert server.stop() == 0
         [refused] = [entry for entry in server.entries() if entry["level"] not in ("info", "debug")]
         assert refused["level"] == "error"
-        assert refused["message"].startswith("not reloaded: tiny/2: m1.onnx: ONNX Runtime cannot load it: ")
+        assert refused["message"].startswith("not reloaded: tiny/2: m1.onnx: expected an ONNX file; got bytes")
 
     def test_a_stop_while_a_reload_is_tried(self, tmp_path: Path) -> None:
         write_ensemble(tmp_path / "models")
@@ -359,13 +359,13 @@ class TestRefusedStart:
         assert message.endswith("expected the default ensemble 'nope'; there are: tiny (--default says which is meant)")
 
     def test_a_graph_that_is_none(self, tmp_path: Path) -> None:
-        """Only a worker sees it, and one of two tells."""
+        """It is tried before there are workers."""
         folder = write_graph(tmp_path / "models", b"no graph")
         code, log = failed_start(tmp_path, "--port", "0", "--workers", "2")
         entries = [json.loads(line) for line in log.splitlines()]
         assert code not in (0, None)
         [critical] = [entry for entry in entries if entry["level"] != "info"]
-        assert critical["message"].startswith(f"{folder}/m1.onnx: ONNX Runtime cannot load it: ")
+        assert critical["message"].startswith(f"{folder}/m1.onnx: expected an ONNX file; got bytes that are none: ")
         assert "traceback" not in critical
 
     def test_a_port_in_use(self, tmp_path: Path) -> None:

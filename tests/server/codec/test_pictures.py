@@ -12,7 +12,7 @@ from PIL import Image
 
 from server.codec import pictures
 from server.codec.media import JPEG, PNG, WEBP
-from server.codec.pictures import PIXELS_A_REQUEST, SCANS, PictureDecoder, sniff_picture
+from server.codec.pictures import SCANS, PictureDecoder, sniff_picture
 from server.errors import InvalidInput, TooLarge
 from tests.server.codec.specs import refusal, refused
 
@@ -32,7 +32,7 @@ def png(pixels: NDArray[Any], **options: Any) -> bytes:
 
 def decode(data: bytes, type_: str = PNG, shape: tuple[int, ...] = (6, 4)) -> NDArray[np.uint8]:
     """The one row, without its dimension."""
-    row: NDArray[np.uint8] = PictureDecoder(shape).decode(data, type_)[0]
+    row: NDArray[np.uint8] = PictureDecoder(shape, max_pixels=25_000_000).decode(data, type_)[0]
     assert row.shape == shape
     assert row.dtype == np.uint8
     return row
@@ -158,7 +158,7 @@ class TestRefused:
 
     def test_many_pixels_are_not_decoded(self) -> None:
         said = refusal(lambda: decode(claiming(10_000, 10_000)), TooLarge)
-        assert said == "picture: expected at most 25000000 pixels; got 100000000"
+        assert said == "picture: expected at most 25000000 pixels (max_pixels); got 100000000"
         said = refusal(lambda: decode(claiming(12_500_000, 2)), TooLarge)
         assert said == "picture: expected sides of at most 16384 pixels; got 12500000 by 2"
         refusal(lambda: decode(claiming(2**31 - 1, 2**31 - 1)), TooLarge)
@@ -172,14 +172,12 @@ class TestRefused:
         with pytest.raises(InvalidInput):
             decode(data, WEBP)
 
-    def test_many_pixels_in_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pictures, "PIXELS_A_REQUEST", 60)
-        decoder = PictureDecoder((6, 4))
+    def test_many_pixels_in_all(self) -> None:
+        decoder = PictureDecoder((6, 4), max_pixels=30)
         decoder.decode(png(GREY), PNG)
         decoder.decode(png(GREY[:2]), PNG)  # 8 pixels become 24
         said = refusal(lambda: decoder.decode(png(GREY[:2]), PNG), TooLarge)
-        assert said == "picture: expected pictures of at most 60 pixels together; got more"
-        assert PIXELS_A_REQUEST > 60
+        assert said == "pictures: expected at most 60 pixels together (twice max_pixels); got more"
 
     def test_many_scans(self) -> None:
         data = saved(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
@@ -199,7 +197,7 @@ class TestRefused:
             raise MemoryError
 
         monkeypatch.setattr(pictures, "_eight_bits", fail)
-        assert "pixels; got more" in refusal(lambda: decode(png(GREY)), TooLarge)
+        assert "pixels (max_pixels); got more" in refusal(lambda: decode(png(GREY)), TooLarge)
 
 
 @settings(deadline=None)

@@ -136,8 +136,10 @@ class TestRows:
         assert message.endswith("got a string of 1000000 characters")
 
     def test_depth(self) -> None:
-        assert "nested 150 deep" in refusal(b'{"instances":' + b"[" * 151 + b"]" * 151 + b"}")
-        assert "recursion limit" in refusal(b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        assert "nested 14 deep" in refusal(b'{"instances":' + b"[" * 15 + b"]" * 15 + b"}")
+        for depth in (16, 150, 100_000):
+            said = refusal(b'{"instances":' + b"[" * depth + b"]" * depth + b"}")
+            assert said == "body: expected JSON at most 16 deep (max_json_depth); got deeper"
 
 
 class TestMissing:

@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from server.bounds import Bounds
+from server.budget import Budget, Share
 from server.errors import InvalidInput, TooLarge
-from server.rest.body import check_length, media_of, read_body
+from server.rest.body import length_of, media_of, read_body
+
+BOUNDS = Bounds(max_body_bytes=8)
 
 
 def read(messages: Iterable[dict[str, Any]], *, length: int | None = None) -> tuple[bytes, int]:
@@ -21,8 +25,8 @@ def read(messages: Iterable[dict[str, Any]], *, length: int | None = None) -> tu
         headers.append((b"content-length", b"%d" % length))
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     try:
-        check_length(headers, limit=8)
-        body = asyncio.run(read_body(request, limit=8))
+        length_of(headers, BOUNDS)
+        body = asyncio.run(read_body(request, BOUNDS, Share(Budget(1 << 20))))
         assert media_of(headers).type == "application/json"
     finally:
         Left.messages = len(left)
@@ -44,13 +48,13 @@ def test_joins_chunks() -> None:
 
 
 def test_stops_at_the_limit() -> None:
-    with pytest.raises(TooLarge, match="expected at most 8 bytes; got more"):
+    with pytest.raises(TooLarge, match=r"expected at most 8 bytes \(max_body_bytes\); got more"):
         read(chunks(b"1234", b"56789", b"never read"))
     assert Left.messages == 2
 
 
 def test_refuses_a_declared_length_unread() -> None:
-    with pytest.raises(TooLarge, match="expected at most 8 bytes; got 9"):
+    with pytest.raises(TooLarge, match=r"expected at most 8 bytes \(max_body_bytes\); got 9"):
         read(chunks(b"1"), length=9)
     assert Left.messages == 2
 

@@ -5,8 +5,8 @@ import httpx
 import numpy as np
 import pytest
 
+from server.bounds import Bounds
 from server.errors import MemberFailed
-from server.rest.body import MAX_BODY_BYTES
 from server.session import Session
 from tests.server.rest.client import Client
 from tests.server.rest.conftest import MAX_ROWS
@@ -181,7 +181,8 @@ class TestBody:
             {"Content-Type": "application/jsonx"},
             {"Content-Type": "application/json; charset=utf-16"},
             {"Content-Type": "application/json; " + "a" * 5000},
-            {**JSON, "Content-Encoding": "gzip"},
+            {**JSON, "Content-Encoding": "br"},
+            {**JSON, "Content-Encoding": "gzip, gzip"},
             [("Content-Type", "application/json"), ("Content-Type", "text/plain")],
         ],
     )
@@ -191,9 +192,9 @@ class TestBody:
         assert response.json()["code"] == "unsupported_media_type"
 
     def test_too_many_bytes(self, client: Client) -> None:
-        response = client.post("/predict", content=b" " * (MAX_BODY_BYTES + 1), headers=JSON)
+        response = client.post("/predict", content=b" " * (Bounds().max_body_bytes + 1), headers=JSON)
         assert response.status_code == 413
-        assert response.json()["error"] == "body: expected at most 16777216 bytes; got 16777217"
+        assert response.json()["error"] == "body: expected at most 16777216 bytes (max_body_bytes); got 16777217"
 
     def test_a_length_of_many_digits(self, client: Client) -> None:
         response = client.post("/predict", content=b"{}", headers={**JSON, "Content-Length": "9" * 30})
