@@ -7,15 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from server import telemetry
 from server.engine import Engine, Limits
 from server.errors import CommitteeError
+from server.keys import Keys
 from server.repository import Repository
-from server.rest import ensembles, health, metrics, oip, page, predict, tf_serving
+from server.rest import auth, ensembles, health, metrics, oip, page, predict, tf_serving
 from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
 from server.rest.observer import Observer
 from server.settings import Settings
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Load the repository and build the application around it. Raises InvalidRepository.
+    """Load the repository and build the application around it. Raises InvalidRepository, InvalidKeys.
 
     The application is ready from the start of its lifespan to the end of it.
     """
@@ -47,9 +48,15 @@ def create_app(settings: Settings) -> FastAPI:
     # One body at a time, so that many large ones do not take all memory.
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.heads = {}  # of the fast lane
+    keys = None if settings.keys_file is None else Keys(settings.keys_file)
+    app.state.access = auth.Access(keys, settings.trusted_hosts)
+    app.state.admin_port = None
     app.state.ready = False
-    for part in (predict, oip, tf_serving, ensembles, health, metrics, page):
-        app.include_router(part.router)
+    for part in (predict, oip, tf_serving, ensembles):
+        app.include_router(part.router, dependencies=[Depends(auth.may_predict)])
+    app.include_router(page.router, dependencies=[Depends(auth.trusted)])
+    for open_to_all in (health, metrics):
+        app.include_router(open_to_all.router)
     app.add_exception_handler(CommitteeError, on_committee_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)

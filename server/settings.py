@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.repository import Versions
@@ -13,6 +14,8 @@ from server.session import CPU, PROVIDERS
 
 PROGRAM = "committee-server"
 ENV_PREFIX = "COMMITTEE_"
+HOST_PATTERN = r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
+"""Of a host that is trusted."""
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -38,6 +41,14 @@ def parse_providers(value: object) -> object:
     names = tuple(value.lower().split(",")) if isinstance(value, str) else value
     if isinstance(names, tuple) and (not names or any(name not in PROVIDERS for name in names)):
         raise ValueError(f"expected some of {', '.join(PROVIDERS)}, with commas between")
+    return names
+
+
+def parse_hosts(value: object) -> object:
+    """Names with commas between."""
+    names = tuple(value.lower().split(",")) if isinstance(value, str) else value
+    if isinstance(names, tuple) and not all(re.fullmatch(HOST_PATTERN, name) for name in names):
+        raise ValueError("expected names, addresses or domains like *.example.org, with commas between, and no ports")
     return names
 
 
@@ -76,11 +87,30 @@ class Settings(BaseSettings):
     breaker_cooldown: Annotated[
         float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds until such a member is tried again")
     ] = 10.0
+    keys_file: Annotated[
+        Path | None, Field(description="file of the API keys; without one everybody may predict, and nobody do more")
+    ] = None
+    trusted_hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(parse_hosts),
+        Field(description="hosts that requests may name, with commas between; none: all"),
+    ] = ()
+    tls_cert: Annotated[Path | None, Field(description="file of the certificate, and its chain, to serve TLS by")] = (
+        None
+    )
+    tls_key: Annotated[Path | None, Field(description="file of the certificate's private key")] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         BeforeValidator(_lower),
         Field(description="least level that is logged"),
     ] = "info"
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key: expected both or neither; got one")
+        return self
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, field in Settings.model_fields.items():
         default = "one a core" if field.default_factory else field.default
         default = ",".join(default) if isinstance(default, tuple) else default
+        default = "none" if default in (None, "") else default
         parser.add_argument(
             _option(name),
             default=argparse.SUPPRESS,
@@ -107,9 +138,12 @@ def read_settings(options: argparse.Namespace) -> Settings:
         return Settings(**given)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ValueError(message) from exc
         name = str(first["loc"][0])
         source = _option(name) if name in given else ENV_PREFIX + name.upper()
-        raise ValueError(f"{source}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}") from exc
+        raise ValueError(f"{source}: {message}; got {first['input']!r}") from exc
 
 
 def _option(name: str) -> str:

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -29,7 +30,8 @@ from uvicorn_worker import UvicornWorker
 
 from server import verify
 from server.accepting import Shares, SpreadingServer
-from server.errors import InvalidRepository
+from server.errors import InvalidKeys, InvalidRepository
+from server.keys import Keys
 from server.repository import find_versions, read_version
 from server.settings import PROGRAM, Settings, read_settings
 from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
@@ -76,8 +78,11 @@ def serve(settings: Settings) -> int:
         logging.config.dictConfig(telemetry.logging_config(settings.log_level))
         try:
             check_repository(settings)
+            if settings.keys_file is not None:
+                Keys(settings.keys_file)
+            _check_tls(settings)
             listener = _listen(settings)
-        except (InvalidRepository, OSError) as exc:
+        except (InvalidRepository, InvalidKeys, OSError) as exc:
             logger.critical(str(exc))
             return 1
         return _supervise(settings, listener, telemetry.logging_config(settings.log_level), folder)
@@ -106,6 +111,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
+        "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         "timeout_notify": NOTIFY_SECONDS,
     }
 
@@ -151,12 +157,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             # Nothing drains in a loop that is blocked.
             self.wsgi.state.engine.on_block = lambda: os._exit(os.EX_SOFTWARE)
             _mark(self.cfg.worker_tmp_dir, "loaded")
-        except InvalidRepository as exc:
+        except (InvalidRepository, InvalidKeys) as exc:
             self._give_up(exc)
 
-    def _give_up(self, exc: InvalidRepository) -> NoReturn:
+    def _give_up(self, exc: InvalidRepository | InvalidKeys) -> NoReturn:
         if (Path(self.cfg.worker_tmp_dir) / "loaded").exists():
-            # What it had served has been changed on disk. The other workers have it in memory, and go on.
+            # What it had served by has been changed on disk. The other workers have it in memory, and go on.
             logger.error("a worker could not be replaced, the next tries in %d seconds: %s", RETRY_SECONDS, exc)
             time.sleep(RETRY_SECONDS)  # a stop ends it, as `init_signals` has it
             sys.exit(os.EX_TEMPFAIL)
@@ -246,6 +252,8 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
         "child_exit": _forget,
         "proc_name": PROGRAM,
     }
+    if settings.tls_cert is not None:
+        options |= {"certfile": str(settings.tls_cert), "keyfile": str(settings.tls_key)}
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     try:
         _Supervisor(_Application(settings, options)).run()
@@ -286,6 +294,17 @@ def _is_news(record: logging.LogRecord) -> bool:
     if record.msg == "Worker (pid:%s) exited with code %s." and isinstance(record.args, tuple):
         return record.args[1] not in (Arbiter.APP_LOAD_ERROR, os.EX_TEMPFAIL)
     return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
+
+
+def _check_tls(settings: Settings) -> None:
+    """Raises OSError, with a message for people."""
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "")
+    except OSError as exc:  # ssl.SSLError is one
+        said = exc.strerror or str(exc)
+        raise OSError(f"cannot serve TLS by {settings.tls_cert} and {settings.tls_key}: {said}") from exc
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -13,8 +13,10 @@ from server import telemetry
 from server.errors import (
     CommitteeError,
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     InvalidInput,
+    InvalidKeys,
     InvalidRepository,
     MemberFailed,
     NotFound,
@@ -32,11 +34,13 @@ from server.rest.reply import Headers, Reply, make_reply, values_of
 STATUSES: dict[type[CommitteeError], int] = {
     InvalidInput: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     NotFound: 404,
     TooLarge: 413,
     UnsupportedMediaType: 415,
     InternalError: 500,
     InvalidRepository: 500,
+    InvalidKeys: 500,
     CommitteeError: 500,
     Unsupported: 501,
     Unavailable: 503,
@@ -94,6 +98,8 @@ def reply_to(exc: CommitteeError, asked: Headers, path: str) -> Reply:
     status = status_of(type(exc), path)
     message = exc.message
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="committee"'
     if isinstance(exc, TooLarge) and values_of(asked, b"transfer-encoding"):
         headers["Connection"] = "close"  # such a body may have no end
     if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed | Unsupported):

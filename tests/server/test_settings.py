@@ -41,6 +41,10 @@ class TestReadSettings:
             "breaker_cooldown": 10.0,
             "log_level": "info",
             "providers": ("cpu",),
+            "keys_file": None,
+            "trusted_hosts": (),
+            "tls_cert": None,
+            "tls_key": None,
         }
 
     def test_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +147,23 @@ class TestProviders:
     def test_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"--providers: expected some of cpu, cuda, tensorrt, openvino, .*; got "):
             read("--providers", text)
+
+
+class TestHosts:
+    @pytest.mark.parametrize(
+        ("text", "hosts"),
+        [("localhost", ("localhost",)), ("A.b,*.c,[::1],10.0.0.1", ("a.b", "*.c", "[::1]", "10.0.0.1"))],
+    )
+    def test_names(self, text: str, hosts: tuple[str, ...]) -> None:
+        assert read("--trusted-hosts", text).trusted_hosts == hosts
+
+    @pytest.mark.parametrize("text", ["", "a:80", "a,", "*", "a.*", "http://a", "::1", "a b"])
+    def test_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"--trusted-hosts: expected names, .*, and no ports; got "):
+            read("--trusted-hosts", text)
+
+
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key"])
+def test_a_certificate_goes_with_its_key(option: str) -> None:
+    with pytest.raises(ValueError, match=r"^--tls-cert and --tls-key: expected both or neither; got one$"):
+        read(option, "x.pem")

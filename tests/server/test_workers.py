@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -338,7 +339,47 @@ class TestServe:
             assert server.metrics()[REQUESTS.replace("200", "413")] == 1
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate by openssl")
+class TestTls:
+    def test_both_versions_of_it_that_are_safe(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        certificate, key = write_certificate(tmp_path)
+        with running(tmp_path, "--workers", "1", "--tls-cert", certificate, "--tls-key", key) as server:
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = ssl.create_default_context(cafile=certificate)
+                context.minimum_version = context.maximum_version = version
+                connection = http.client.HTTPSConnection("localhost", server.port, timeout=SECONDS, context=context)
+                connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+                assert connection.getresponse().status == 200
+                connection.close()
+            with connect(server.port) as plain:
+                plain.sendall(HEAD + BODY)
+                assert b"HTTP/1.1 200" not in read_all(plain)
+            assert server.stop() == 0
+        assert not [entry for entry in server.entries() if entry["level"] not in ("info", "debug")]
+
+    def test_a_key_of_another_certificate(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        (tmp_path / "other").mkdir()
+        certificate, _ = write_certificate(tmp_path)
+        _, key = write_certificate(tmp_path / "other")
+        code, log = failed_start(tmp_path, "--port", "0", "--tls-cert", certificate, "--tls-key", key)
+        [line] = log.splitlines()
+        assert code == 1
+        assert json.loads(line)["message"].startswith(f"cannot serve TLS by {certificate} and {key}: ")
+
+
 class TestRefusedStart:
+    def test_a_broken_file_of_keys(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        (tmp_path / "keys").write_text("x")
+        code, log = failed_start(tmp_path, "--port", "0", COMMITTEE_KEYS_FILE=str(tmp_path / "keys"))
+        [line] = log.splitlines()
+        assert code == 1
+        assert json.loads(line)["message"] == (
+            f"{tmp_path}/keys: line 1: expected `name scopes sha256:hash`; got 1 fields"
+        )
+
     def test_a_broken_file(self, tmp_path: Path) -> None:
         """Found before anything listens."""
         folder = write_ensemble(tmp_path / "models")
@@ -413,6 +454,18 @@ class TestFolder:
 def test_listens_on_ipv6() -> None:
     with workers._listen(Settings(host="::1", port=0)) as listener:
         assert listener.getsockname()[0] == "::1"
+
+
+def write_certificate(folder: Path) -> tuple[str, str]:
+    """Of localhost, signed by itself; with its key."""
+    certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
 
 
 def shares(server: Server) -> list[tuple[int, int]]:
