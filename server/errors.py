@@ -7,6 +7,7 @@
     ├── Unsupported             a part of a protocol that there is not here
     ├── Unauthorized            no key, or none that is known
     ├── Forbidden               a key that is not good for this
+    ├── Conflict                something else of the kind is under way
     ├── NotFound                no such ensemble, version, member or route
     ├── Unavailable             nothing is wrong with the request: try again
     │   ├── Overloaded
@@ -56,6 +57,10 @@ class Unauthorized(CommitteeError):
 
 class Forbidden(CommitteeError):
     code = "forbidden"
+
+
+class Conflict(CommitteeError):
+    code = "conflict"
 
 
 class NotFound(CommitteeError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.repository import Versions
+from server.repository import Versions, parse_versions
 from server.session import CPU, PROVIDERS
 
 PROGRAM = "committee-server"
@@ -24,16 +24,6 @@ def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return cores if quota is None else max(1, min(cores, int(quota)))
-
-
-def parse_versions(value: object) -> object:
-    """`latest`, `all`, or numbers with commas between."""
-    if not isinstance(value, str) or value in ("latest", "all"):
-        return value
-    numbers = value.split(",")
-    if not all(number.isascii() and number.isdigit() and not number.startswith("0") for number in numbers):
-        raise ValueError("expected latest, all, or numbers like 1,3")
-    return frozenset(map(int, numbers))
 
 
 def parse_providers(value: object) -> object:
@@ -96,6 +86,24 @@ class Settings(BaseSettings):
         BeforeValidator(parse_hosts),
         Field(description="hosts that requests may name, with commas between; none: all"),
     ] = ()
+    admin_port: Annotated[
+        int | None, Field(ge=0, le=65535, description="port, of the same address, at which alone to take model control")
+    ] = None
+    model_control: Annotated[
+        Literal["none", "poll", "explicit"],
+        BeforeValidator(_lower),
+        Field(
+            description="how what is served may change: none, poll (as the repository does), or explicit (by asking)"
+        ),
+    ] = "none"
+    poll_seconds: Annotated[
+        float,
+        Field(gt=0, le=86400, allow_inf_nan=False, description="how often to look whether the repository changed"),
+    ] = 5.0
+    trial_seconds: Annotated[
+        float,
+        Field(gt=0, le=3600, allow_inf_nan=False, description="how long it may take to check what is to be served"),
+    ] = 120.0
     tls_cert: Annotated[Path | None, Field(description="file of the certificate, and its chain, to serve TLS by")] = (
         None
     )
@@ -110,6 +118,10 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key: expected both or neither; got one")
+        if self.model_control == "explicit" and self.keys_file is None:
+            raise ValueError("--model-control explicit: expected --keys-file, with a key that may admin; got none")
+        if self.admin_port is not None and self.model_control == "none":
+            raise ValueError("--admin-port: expected --model-control poll or explicit; got none")
         return self
 
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from server import telemetry
 from server.errors import (
     CommitteeError,
+    Conflict,
     DeadlineExceeded,
     Forbidden,
     InternalError,
@@ -36,6 +37,7 @@ STATUSES: dict[type[CommitteeError], int] = {
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
+    Conflict: 409,
     TooLarge: 413,
     UnsupportedMediaType: 415,
     InternalError: 500,

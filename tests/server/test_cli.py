@@ -56,9 +56,9 @@ def test_ctrl_c_ends_a_command_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["verfy", "models"], ": expected one of serve, verify, keys, predict; got 'verfy'"),
-        (["Serve"], ": expected one of serve, verify, keys, predict; got 'Serve'"),
-        ([""], ": expected one of serve, verify, keys, predict; got ''"),
+        (["verfy", "models"], ": expected one of serve, verify, models, keys, predict; got 'verfy'"),
+        (["Serve"], ": expected one of serve, verify, models, keys, predict; got 'Serve'"),
+        ([""], ": expected one of serve, verify, models, keys, predict; got ''"),
         (["verify"], " verify: the following arguments are required: PATH"),
         (["verify", "a", "b"], " verify: unrecognized arguments: b"),
         (["verify", "a", "--port", "1"], " verify: unrecognized arguments: --port 1"),

@@ -272,7 +272,7 @@ class TestServe:
             assert server.request("POST", "/predict", BODY)[0] == 200
             assert server.stop() == 0
             assert not Path(f"/proc/{trial}").exists()
-        assert server.said("^not reloaded: verifying the repository ended with exit code -9")
+        assert server.said("^not reloaded: verifying ended with exit code -9")
 
     def test_a_worker_that_cannot_be_replaced(self, tmp_path: Path) -> None:
         """What is served has been changed on disk: the other worker goes on."""
@@ -452,7 +452,8 @@ class TestFolder:
 
 
 def test_listens_on_ipv6() -> None:
-    with workers._listen(Settings(host="::1", port=0)) as listener:
+    [listener] = workers._listen(Settings(host="::1", port=0))
+    with listener:
         assert listener.getsockname()[0] == "::1"
 
 
