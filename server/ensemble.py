@@ -228,7 +228,7 @@ class _Graph:
         switches = session.optional_inputs.keys() & {STACK_INPUT, MEAN_INPUT}
         self._shut = dict.fromkeys(switches, np.zeros(1, dtype=np.bool_))
         self._what = "probabilities" if manifest.task == "classification" else "values"
-        # Bound to no method: a graph that is served no more is to go at once, and not when cycles are looked for.
+        # Bound to no method of this, which so is in no cycle: a graph that is served no more goes with its last user.
         self._route = lru_cache(ROUTES)(partial(_find_route, self._members, self._shut, self._n_gates))
 
     def run(self, rows: Rows, chosen: tuple[int, ...], answer: NDArray[np.float32], stop: Stop | None = None) -> None:

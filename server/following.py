@@ -1,8 +1,10 @@
 """A worker's part in changes of what is served: it watches the board, gets ready what is proposed, and takes it up."""
 
 import asyncio
+import gc
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from server.session import CPU
 
 LOOK_SECONDS = 0.05
 """How often it looks whether the board has changed."""
+COLLECT_SECONDS = 1.0
+"""How long after a change it looks whether what was served before has gone, and then after twice as long each time."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,10 @@ class Follower:
         """A proposal's number, and what it would serve."""
         self._failed = (0, "")
         self._task: asyncio.Task[None] | None = None
+        self._going: list[weakref.ref[Ensemble]] = []
+        """Those that are served no more, and may have requests that have not ended."""
+        self._collect = (0.0, 0.0)
+        """When to look for them, and how long to wait then."""
         self.lost = False
         """Whether it cannot serve what all others serve: the process should be replaced."""
 
@@ -54,6 +62,7 @@ class Follower:
         while not self.lost:
             try:
                 await self._keep_up()
+                self._let_go()
             except Exception:
                 logger.critical(
                     "this worker cannot follow the others, so it ends and another takes its place", exc_info=True
@@ -82,9 +91,23 @@ class Follower:
         """Raises InvalidRepository, MemberFailed."""
         if self._ready is None or self._ready[0] != state.number:
             self._ready = state.number, await self._prepare(state.serving)
+        before = self._engine.repository.ensembles()
         self._engine.serve(self._ready[1])
         self._number, self._ready = state.number, None
         self._say()
+        now = set(self._engine.repository.ensembles())
+        self._going += [weakref.ref(ensemble) for ensemble in before if ensemble not in now]
+        self._collect = asyncio.get_running_loop().time() + COLLECT_SECONDS, COLLECT_SECONDS
+
+    def _let_go(self) -> None:
+        """What has ended of a request may be in a cycle that nobody looks for, and hold all of an ensemble's memory."""
+        at, wait = self._collect
+        if not self._going or asyncio.get_running_loop().time() < at:
+            return
+        self._going = [going for going in self._going if going() is not None]
+        if self._going:
+            gc.collect()
+            self._collect = at + 2 * wait, 2 * wait
 
     async def _prepare(self, serving: Serving) -> Prepared:
         return await asyncio.to_thread(self._load, serving)

@@ -45,6 +45,10 @@ class TestReadSettings:
             "trusted_hosts": (),
             "tls_cert": None,
             "tls_key": None,
+            "admin_port": None,
+            "model_control": "none",
+            "poll_seconds": 5.0,
+            "trial_seconds": 120.0,
         }
 
     def test_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +171,25 @@ class TestHosts:
 def test_a_certificate_goes_with_its_key(option: str) -> None:
     with pytest.raises(ValueError, match=r"^--tls-cert and --tls-key: expected both or neither; got one$"):
         read(option, "x.pem")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--model-control", "explicit"],
+            "--model-control explicit: expected --keys-file, with a key that may admin; got none",
+        ),
+        (["--admin-port", "9000"], "--admin-port: expected --model-control poll or explicit; got none"),
+        (["--model-control", "yes"], "--model-control: Input should be 'none', 'poll' or 'explicit'; got 'yes'"),
+        (["--poll-seconds", "0"], "--poll-seconds: Input should be greater than 0; got '0'"),
+    ],
+)
+def test_model_control_that_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        read(*arguments)
+
+
+def test_model_control() -> None:
+    assert read("--model-control", "POLL", "--admin-port", "0", "--poll-seconds", "0.5").model_control == "poll"
+    assert read("--model-control", "explicit", "--keys-file", "keys").keys_file == Path("keys")
