@@ -87,7 +87,7 @@ def _load(settings: Settings, folders: Iterable[Path]) -> Engine:
 def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> None:
     """Serve what all the workers serve, or what a start chooses if none of them has begun yet."""
     board = open_board(shared, app)
-    if not board.has_begun:
+    if not board.has_begun():
         board.begin(serving_of(_choose(settings)))
     state = board.state()
     folders = [settings.models / name / str(number) for name, number in sorted(state.versions())]

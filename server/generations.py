@@ -82,10 +82,9 @@ class Board:
 
     def begin(self, serving: Serving) -> None:
         """Serve this, unless a generation is there: of several who begin, one does."""
-        if not self._path.exists():
+        if not self.has_begun():
             self._write(self._path, State(number=1, serving=serving, last=1), once=True)
 
-    @property
     def has_begun(self) -> bool:
         return self._path.exists()
 

@@ -97,7 +97,7 @@ CONFINED = (
             "import resource, sys; sys.exit(resource.getrlimit(resource.RLIMIT_CORE) != (0, 0))",
             "exit code 0: it said nothing",
         ),
-        ("print('ok' if open('/proc/self/oom_score_adj').read() == '1000\\n' else 'it is not')", None),
+        ("print('ok a' if open('/proc/self/oom_score_adj').read() == '1000\\n' else 'it is not')", None),
     ],
     ids=["time", "memory", "files", "cores", "first to go"],
 )

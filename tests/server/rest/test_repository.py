@@ -16,11 +16,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from server import changing, following
+from server import following
 from server.app import create_app
 from server.changing import Changer, poll_forever
+from server.errors import InvalidRepository
 from server.generations import Board, Word
 from server.keys import make_key
+from server.repository import load_version
 from server.settings import Settings
 from tests.server.processes import endless_member, write_graph
 from tests.server.rest.client import Client
@@ -45,8 +47,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def settings(root: Path, **more: Any) -> Settings:
-    given = {"model_control": "explicit", "trial_seconds": 30, **more}
-    return Settings(models=root / "models", default="tiny", keys_file=root / "keys", **given)
+    given = {"default": "tiny", "model_control": "explicit", "trial_seconds": 30, **more}
+    return Settings(models=root / "models", keys_file=root / "keys", **given)
 
 
 @contextmanager
@@ -82,7 +84,8 @@ def change(client: Client, name: str, action: str, **parameters: Any) -> tuple[l
 def answers(client: Client, path: str = "/predict") -> int | str:
     """The version that answers, or the code of the error."""
     body = client.post(path, json=ROW).json()
-    return body.get("version") or body["code"]
+    found: int | str = body.get("version") or body["code"]
+    return found
 
 
 def poll(client: Client) -> None:
@@ -218,13 +221,12 @@ def test_a_graph_that_does_not_end(root: Path) -> None:
 def test_a_version_that_a_worker_cannot_load(client: Client, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it could be loaded in a process of its own; there may be no memory left."""
     folder = write_ensemble(root / "models", version=3)
-    load = following.load_version
 
     def fail(path: Path, **more: Any) -> Any:
         (path / "m1.onnx").unlink()
-        return load(path, **more)
+        return load_version(path, **more)
 
-    monkeypatch.setattr(following, "load_version", fail)
+    monkeypatch.setattr("server.following.load_version", fail)
     assert refusal(ask(client, "models/tiny/load")) == (
         400,
         "invalid_input",
@@ -276,13 +278,13 @@ def test_one_that_dies_is_not_waited_for(
 ) -> None:
     """Nor does what it had proposed count."""
     say(root, other, Word(serves=1))
-    look = changing.Board.words
+    look = Board.words
 
     def words(board: Board) -> dict[int, Word]:
         board.leave(other)  # what the supervisor does
         return look(board)
 
-    monkeypatch.setattr(changing.Board, "words", words)
+    monkeypatch.setattr(Board, "words", words)
     assert change(client, "tiny", "load", versions="1") == ([1], 2)
 
 
@@ -317,8 +319,13 @@ def test_one_that_cannot_follow_does_not_start(root: Path) -> None:
     app = create_app(settings(root), root / "shared")
     board = Board(root / "shared")
     board.write(board.state().model_copy(update={"number": 5, "last": 5, "serving": {"tiny": (9,)}}))
-    with pytest.raises(Exception, match="tiny/9"), Client(app):
-        pytest.fail("it has started")
+
+    async def start() -> None:
+        async with app.router.lifespan_context(app):
+            pytest.fail("it has started")
+
+    with pytest.raises(InvalidRepository, match="tiny/9"):
+        asyncio.run(start())
 
 
 async def until(condition: Any) -> None:
