@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fastapi import Request
 from starlette.datastructures import State
 
-from server.errors import CommitteeError, Forbidden, InvalidInput, NotFound, Unauthorized
+from server.errors import Forbidden, InvalidInput, NotFound, Unauthorized
 from server.keys import Keyring, Keys, Scope
 from server.rest.reply import Headers, values_of
 
@@ -30,16 +30,6 @@ class Access:
     def has_keys(self) -> bool:
         return self._keys is not None
 
-    def allows(self, headers: Headers, scope: Scope) -> bool:
-        """Whether a request with these headers may do what this scope is for."""
-        if self._any_host and self._keys is None:
-            return scope == "predict"
-        try:
-            self.check(headers, scope)
-        except CommitteeError:
-            return False
-        return True
-
     def check(self, headers: Headers, scope: Scope) -> str | None:
         """The name of the key by which a request may; None if it needs none.
 
@@ -50,7 +40,7 @@ class Access:
         if self._keys is None:
             if scope == "predict":
                 return None
-            raise Unauthorized("expected a key, and this server has none")
+            raise Unauthorized("expected a key, and this server knows none")
         return _check_key(self._keys.current(), headers, scope)
 
     def check_host(self, headers: Headers) -> None:

@@ -60,7 +60,8 @@ OIP_STATUSES: dict[type[CommitteeError], int] = {
     UnsupportedMediaType: 400,
     DeadlineExceeded: 503,
 }
-"""On the routes of the Open Inference Protocol, as Triton has it: 400, 401, 404, 500, 501 and 503 are all there are."""
+"""On the routes of the Open Inference Protocol, as Triton has it: but for those of keys and of changes there are only
+400, 404, 500, 501 and 503."""
 OIP_ROUTES = "/v2"
 
 FAULTS: dict[type[CommitteeError], str] = {

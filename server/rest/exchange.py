@@ -44,7 +44,11 @@ class Exchange(Protocol):
 
 
 def admit(state: State, headers: Headers) -> Engine:
-    """Who is to answer. What is raised here is answered unread: NotReady, InvalidInput, TooLarge."""
+    """Who is to answer, to who may ask.
+
+    What is raised here is answered unread: Unauthorized, Forbidden, NotReady, InvalidInput, TooLarge.
+    """
+    state.access.check(headers, "predict")
     engine = engine_of(state)
     check_length(headers)
     return engine

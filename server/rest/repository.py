@@ -68,7 +68,7 @@ def _documented(*statuses: int, parameters: bool = True, **properties: dict[str,
     if parameters:
         schema = {"type": "object", "additionalProperties": False, "properties": {"parameters": schema}}
     return {
-        "responses": schemas.errors(400, 401, 403, 413, 500, 503, *statuses),
+        "responses": schemas.errors(400, 401, 403, 500, 503, *statuses),
         "openapi_extra": {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}},
     }
 

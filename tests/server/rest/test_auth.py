@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.app import create_app
-from server.errors import InvalidInput
+from server.errors import InvalidInput, Unauthorized
 from server.keys import make_key
 from server.lane import PredictTurn
 from server.rest.auth import Access
 from server.settings import Settings
 from tests.server.rest.client import Client
 from tests.server.rest.served import refusal
-from tests.server.served_http import Answer, Served, SlowRoad, get, parse, post, served
+from tests.server.served_http import Answer, Reader, Served, SlowRoad, get, parse, post, served
 from tests.tiny import write_ensemble
 
 KEYS = {name: make_key(name, scopes) for name, scopes in (("app", ["predict"]), ("ops", ["admin"]))}  # type: ignore[arg-type]
@@ -111,6 +111,15 @@ def test_what_does_not(roads: tuple[Served, Served], headers: Any, status: int, 
     assert APP.encode() not in answer.body
 
 
+@pytest.mark.parametrize("path", ["/v2/models/tiny/infer", "/v1/models/tiny:predict", "/v1/ensembles/tiny/predict"])
+def test_every_form_of_asking_asks_for_a_key(roads: tuple[Served, Served], path: str) -> None:
+    for secret, status in ((None, 401), (OPS, 403), (APP, 400)):
+        headers = [("Host", "a.test"), JSON, ID, *([bearer(secret)] if secret else [])]
+        answers = [parse(road.send(post(path, b"x", headers, close=True))) for road in roads]
+        assert answers[0] == answers[1]
+        assert answers[0][0].status == status
+
+
 def test_it_is_the_key_that_counts_before_what_is_asked(roads: tuple[Served, Served]) -> None:
     request = post("/predict", b"x" * 99, [("Host", "a.test"), ("Content-Length", "99999999")])
     assert [parse(road.send(request[:-99] + b"\r\n"))[0].status for road in roads] == [401, 401]
@@ -138,7 +147,9 @@ def test_every_route_asks_for_a_key_but_those_that_are_open(app: FastAPI, client
     assert {route.path for route in routes} > OPEN
     for route in routes:
         path = (
-            route.path.format(name="tiny", version=1) if "static" not in route.path else "/docs/static/swagger-ui.css"
+            route.path.replace(":path", "").format(name="tiny", model="tiny", label="l", version=1)
+            if "static" not in route.path
+            else "/docs/static/swagger-ui.css"
         )
         for method in route.methods or ():
             response = client.request(method, path, headers={"Host": "a.test"})
@@ -179,14 +190,31 @@ def test_a_file_may_open_predictions_to_everybody(settings: Settings, tmp_path: 
         assert parse(road.send(get("/metrics", close=True)))[0].status == 200
 
 
+def test_a_key_is_asked_for_each_time_on_a_connection_that_stays(settings: Settings, tmp_path: Path) -> None:
+    """Also where all is as it was before, and what is known of it is remembered."""
+    path = tmp_path / "keys"
+    path.write_text(KEYS["app"][1])
+    request = post("/predict", headers=[("Host", "a.test"), JSON, ID, bearer(APP)])
+    app = create_app(settings.model_copy(update={"keys_file": path}))
+    with served(app) as road, road.connect() as connection:
+        reader = Reader(connection)
+        for _ in range(3):
+            connection.sendall(request)
+            assert reader.answer().status == 200
+        assert app.state.heads
+        path.write_text(KEYS["ops"][1])
+        for _ in range(3):
+            connection.sendall(request)
+            assert reader.answer().status == 401
+
+
 def test_without_keys_there_is_nothing_but_predicting() -> None:
-    access = Access()
-    assert access.allows([], "predict")
-    assert not access.allows([], "admin")
-    guarded = Access(None, ["a.test"])
-    assert guarded.allows([(b"host", b"a.test")], "predict")
-    assert not guarded.allows([(b"host", b"a.test"), (b"x-api-key", b"")], "admin")
-    assert not guarded.allows([], "predict")
+    for access, headers in ((Access(), []), (Access(None, ["a.test"]), [(b"host", b"a.test")])):
+        assert access.check(headers, "predict") is None
+        with pytest.raises(Unauthorized, match=r"^expected a key, and this server knows none$"):
+            access.check([*headers, (b"x-api-key", b"")], "admin")
+    with pytest.raises(InvalidInput):
+        access.check([], "predict")
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255)))

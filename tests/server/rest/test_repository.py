@@ -504,14 +504,20 @@ def test_a_body_that_is_refused(client: Client, path: str, body: bytes, said: st
 
 
 def test_a_body_that_is_too_long(client: Client) -> None:
-    assert client.post(PATHS[0], content=b" " * 70_000, headers=ADMIN).status_code == 413
+    assert refusal(client.post(PATHS[0], content=b" " * 70_000, headers=ADMIN))[:2] == (400, "too_large")
+
+
+def test_the_protocol_says_that_there_is_such_an_extension(client: Client, root: Path) -> None:
+    assert "model_repository" in client.get("/v2").json()["extensions"]
+    with Client(create_app(Settings(models=root / "models", default="tiny"))) as other:
+        assert "model_repository" not in other.get("/v2").json()["extensions"]
 
 
 def test_the_document_describes_it(client: Client) -> None:
     document = client.get("/openapi.json").json()
     operation = document["paths"]["/v2/repository/models/{name}/load"]["post"]
     assert operation["security"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "413", "500", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "500", "503"}
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert list(schema["properties"]["parameters"]["properties"]) == ["versions"]
 
