@@ -2,21 +2,27 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from server import telemetry
 from server.budget import Budget
+from server.changing import Changer
+from server.control import Control, open_board
 from server.engine import Engine, Limits
 from server.errors import CommitteeError
-from server.repository import Repository
-from server.rest import ensembles, health, metrics, oip, page, predict, tf_serving
+from server.following import Follower
+from server.generations import serving_of
+from server.keys import Keys
+from server.repository import Repository, find_versions, load_version
+from server.rest import auth, ensembles, health, metrics, oip, page, predict, repository, tf_serving
 from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
 from server.rest.observer import Observer
 from server.settings import Settings
@@ -27,12 +33,12 @@ FLUSH_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Load the repository and build the application around it. Raises InvalidRepository.
+def create_app(settings: Settings, shared: Path | None = None) -> FastAPI:
+    """Load the repository and build the application around it. Raises InvalidRepository, InvalidKeys.
 
-    The application is ready from the start of its lifespan to the end of it.
+    `shared` is the folder of the workers that serve together; None: this one serves alone. The application is ready
+    from the start of its lifespan to the end of it.
     """
-    repository = Repository.load(settings.models, versions=settings.versions, providers=settings.providers)
     app = FastAPI(
         title="Committee",
         version=version("committee"),
@@ -43,16 +49,27 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    limits = Limits(settings.deadline, settings.breaker_failures, settings.breaker_cooldown)
-    app.state.engine = Engine(repository, default=settings.default, limits=limits)
+    keys = None if settings.keys_file is None else Keys(settings.keys_file)
+    app.state.access = auth.Access(keys, settings.trusted_hosts)
+    app.state.admin_port = settings.admin_port
+    app.state.ready = False
+    app.state.control = None
+    if settings.model_control == "none":
+        app.state.engine = _load(settings, _choose(settings))
+    else:
+        _take_control(app, settings, shared)
     app.state.bounds = settings.bounds()
     app.state.budget = Budget(app.state.bounds.max_inflight_bytes)
     # One body at a time, so that many large ones do not take all memory.
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.heads = {}  # of the fast lane
-    app.state.ready = False
-    for part in (predict, oip, tf_serving, ensembles, health, metrics, page):
-        app.include_router(part.router)
+    for part in (predict, oip, tf_serving, ensembles):
+        app.include_router(part.router, dependencies=[Depends(auth.may_predict)])
+    if settings.model_control != "none" and keys is not None:
+        app.include_router(repository.router)  # whose routes ask for the key themselves
+    app.include_router(page.router, dependencies=[Depends(auth.trusted)])
+    for open_to_all in (health, metrics):
+        app.include_router(open_to_all.router)
     app.add_exception_handler(CommitteeError, on_committee_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
@@ -60,15 +77,45 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _choose(settings: Settings) -> list[Path]:
+    return find_versions(settings.models, settings.versions, default=settings.default)
+
+
+def _load(settings: Settings, folders: Iterable[Path]) -> Engine:
+    loaded = Repository(load_version(folder, providers=settings.providers) for folder in folders)
+    limits = Limits(settings.deadline, settings.breaker_failures, settings.breaker_cooldown)
+    return Engine(loaded, default=settings.default, limits=limits)
+
+
+def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> None:
+    """Serve what all the workers serve, or what a start chooses if none of them has begun yet."""
+    board = open_board(shared, app)
+    if not board.has_begun():
+        board.begin(serving_of(_choose(settings)))
+    state = board.state()
+    folders = [settings.models / name / str(number) for name, number in sorted(state.versions())]
+    engine = app.state.engine = _load(settings, folders)
+    app.state.control = Control(
+        Follower(engine, board, settings.models, number=state.number, providers=settings.providers),
+        Changer(board, settings.models, versions=settings.versions, seconds=settings.trial_seconds),
+        poll_seconds=settings.poll_seconds if settings.model_control == "poll" else None,
+    )
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     telemetry.count_build()
+    control: Control | None = app.state.control
+    if control is not None:
+        await control.start()
     flushing = asyncio.create_task(_flush_for_ever())
     app.state.ready = True
     logger.info("ready to serve", extra={"ensembles": app.state.engine.repository.names()})
     yield
     app.state.ready = False
     app.state.decoding.shutdown()
+    if control is not None:
+        await control.close()
     await app.state.engine.close()
     flushing.cancel()
     with suppress(asyncio.CancelledError):

@@ -22,6 +22,8 @@ SERVE = "serve"
 COMMANDS: Mapping[str, Command] = {
     SERVE: Command("server.workers", "serve a repository of ensembles; may be left out"),
     "verify": Command("server.verify", "check every version of a repository, as a start would"),
+    "models": Command("server.models", "list what is served, load and unload it"),
+    "keys": Command("server.keys", "make API keys"),
     "predict": Command("server.offline", "answer the rows of a file, without a server"),
 }
 

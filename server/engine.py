@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from server import telemetry
 from server.admission import Admission
@@ -16,7 +17,7 @@ from server.breaker import Breaker, State
 from server.costs import measure
 from server.counting import count_prediction
 from server.ensemble import Ensemble
-from server.errors import InvalidRepository, NotReady
+from server.errors import NotReady
 from server.members import Members
 from server.plan import Options, Plan, make_plan
 from server.predicting import Answered, Ask, predicting
@@ -50,17 +51,22 @@ class Limits:
     """Rows that may wait or run at once; beyond, requests are refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What could be served, and what is known of those that are new."""
+
+    repository: Repository
+    known: Mapping[Ensemble, Members]
+
+
 class Engine:
     """Answers requests from the ensembles of a repository; `default` names the one that a request need not name.
 
-    Raises InvalidRepository if there is no such default, or a member fails over made-up rows.
+    Raises MemberFailed if a member fails over made-up rows.
     """
 
     def __init__(self, repository: Repository, *, default: str, limits: Limits = Limits()) -> None:
-        if default not in repository.names():
-            there = ", ".join(repository.names())
-            raise InvalidRepository(f"the default ensemble {default!r} is not in the repository; there are: {there}")
-        self.repository = repository
+        self.repository = Repository(())
         self.default = default
         self.stuck = False
         """Whether a thread is lost to a call that does not end: the process should be replaced."""
@@ -69,13 +75,32 @@ class Engine:
         """Called, in another thread, when a call that cannot be stopped blocks the event loop."""
         self._watchdog = Watchdog(self._on_block)
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
-        self._members = {ensemble: self._know(ensemble) for ensemble in repository.ensembles()}
+        # By ensembles that somebody still asks: of one that is served no more, its last request is the last.
+        self._members: WeakKeyDictionary[Ensemble, Members] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[Ensemble, dict[Any, Plan]] = WeakKeyDictionary()
         admission = Admission(max_wait=limits.max_wait, max_rows=limits.max_queue_size)
         self._scheduler = Scheduler(self._members, self._pool, admission)
-        self._plans: dict[Any, Plan] = {}
         self._answering = 0
         """How many requests are not answered yet."""
         self._closed = False
+        self.serve(self.prepare(repository))
+
+    def prepare(self, repository: Repository) -> Prepared:
+        """Measure what is new in it, beside what is served, in any thread. Raises MemberFailed."""
+        ensembles = repository.ensembles()
+        return Prepared(repository, {new: self._know(new) for new in ensembles if new not in self._members})
+
+    def serve(self, prepared: Prepared) -> None:
+        """Serve this from now on, and nothing else. What was asked before is answered by what was asked."""
+        kept = set(prepared.repository.ensembles())
+        for ensemble in self.repository.ensembles():
+            if ensemble not in kept:
+                self._forget(ensemble)
+        for ensemble, known in prepared.known.items():
+            self._members[ensemble], self._plans[ensemble] = known, {}
+        self.repository = prepared.repository
+        for ensemble in kept:
+            telemetry.mark_ready(ensemble.manifest.name, ensemble.manifest.version, is_ready=True)
 
     def ensemble(self, name: str | None = None, version: int | None = None) -> Ensemble:
         """The ensemble of this name, else the default one. Raises NotFound."""
@@ -105,8 +130,8 @@ class Engine:
     def unreliable(self) -> dict[str, list[str]]:
         """By ensemble, its members whose circuits are open: those that are left alone for now."""
         found = {}
-        for ensemble, known in self._members.items():
-            states = zip(ensemble.names, known.breakers, strict=True)
+        for ensemble in self.repository.ensembles():
+            states = zip(ensemble.names, self._members[ensemble].breakers, strict=True)
             if names := [name for name, breaker in states if breaker.state(self._now()) == "open"]:
                 found[f"{ensemble.manifest.name}/{ensemble.manifest.version}"] = names
         return found
@@ -114,7 +139,7 @@ class Engine:
     def can_answer(self, ensemble: Ensemble | None = None) -> bool:
         """Whether the ensemble, or, of None, any that there is, has a quorum of members left."""
         unreliable = self.unreliable()
-        for known in self._members if ensemble is None else (ensemble,):
+        for known in self.repository.ensembles() if ensemble is None else (ensemble,):
             manifest, n_members = known.manifest, len(known.names)
             left = n_members - len(unreliable.get(f"{manifest.name}/{manifest.version}", []))
             if left >= min(manifest.quorum or n_members // 2 + 1, n_members):
@@ -153,12 +178,12 @@ class Engine:
         """Of equal options the same one, so that their requests can be fused together. Raises InvalidInput."""
         if options.weights is not None or isinstance(options.members, list):
             return make_plan(ensemble, options)  # there is no end of weights
-        key = (ensemble, _said(options))
-        plan = self._plans.get(key)
+        plans, key = self._plans[ensemble], _said(options)
+        plan = plans.get(key)
         if plan is None:
-            if len(self._plans) >= PLANS:
-                self._plans.clear()
-            plan = self._plans[key] = make_plan(ensemble, options)
+            if len(plans) >= PLANS:
+                plans.clear()
+            plan = plans[key] = make_plan(ensemble, options)
         return plan
 
     async def _go_on(self, steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:
@@ -173,32 +198,37 @@ class Engine:
     # ---- Members' fates ---------------------------------------------------------------------------------------------
 
     def _know(self, ensemble: Ensemble) -> Members:
+        """What it returns holds the ensemble in no way, so that the ensemble can go."""
+        manifest, where, names = ensemble.manifest, ensemble.where, ensemble.names
         return Members(
             costs=measure(ensemble, made_rows(ensemble.manifest.inputs)),
             breakers=[
                 Breaker(
                     failures=self._limits.breaker_failures,
                     cooldown=self._limits.breaker_cooldown,
-                    changed=partial(self._on_circuit, ensemble, name),
+                    changed=partial(self._on_circuit, manifest.name, manifest.version, where, name),
                 )
-                for name in ensemble.names
+                for name in names
             ],
-            on_failure=partial(self._on_failure, ensemble),
+            on_failure=partial(self._on_failure, where, names),
             on_stuck=self._on_stuck,
             watchdog=self._watchdog,
         )
 
-    def _on_circuit(self, ensemble: Ensemble, member: str, state: State) -> None:
-        manifest = ensemble.manifest
-        telemetry.mark_circuit(manifest.name, manifest.version, member, is_open=state == "open")
-        logger.warning("the circuit of a member is %s", state, extra={"where": ensemble.where, "member": member})
+    def _forget(self, ensemble: Ensemble) -> None:
+        """What the metrics say of one that is served no more."""
+        name, version = ensemble.manifest.name, ensemble.manifest.version
+        telemetry.mark_ready(name, version, is_ready=False)
+        for member, breaker in zip(ensemble.names, self._members[ensemble].breakers, strict=True):
+            if breaker.suspect:
+                telemetry.mark_circuit(name, version, member, is_open=False)
 
-    def _on_failure(self, ensemble: Ensemble, member: int, reason: Reason, why: str) -> None:
-        logger.warning(
-            "a member failed: %s",
-            why,
-            extra={"where": ensemble.where, "member": ensemble.names[member], "reason": reason},
-        )
+    def _on_circuit(self, ensemble: str, version: int, where: str, member: str, state: State) -> None:
+        telemetry.mark_circuit(ensemble, version, member, is_open=state == "open")
+        logger.warning("the circuit of a member is %s", state, extra={"where": where, "member": member})
+
+    def _on_failure(self, where: str, names: Sequence[str], member: int, reason: Reason, why: str) -> None:
+        logger.warning("a member failed: %s", why, extra={"where": where, "member": names[member], "reason": reason})
 
     def _on_stuck(self) -> None:
         if not self.stuck:

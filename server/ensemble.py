@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -228,7 +228,8 @@ class _Graph:
         switches = session.optional_inputs.keys() & {STACK_INPUT, MEAN_INPUT}
         self._shut = dict.fromkeys(switches, np.zeros(1, dtype=np.bool_))
         self._what = "probabilities" if manifest.task == "classification" else "values"
-        self._route = lru_cache(ROUTES)(self._find_route)
+        # Bound to no method of this, which so is in no cycle: a graph that is served no more goes with its last user.
+        self._route = lru_cache(ROUTES)(partial(_find_route, self._members, self._shut, self._n_gates))
 
     def run(self, rows: Rows, chosen: tuple[int, ...], answer: NDArray[np.float32], stop: Stop | None = None) -> None:
         """Run those of the `chosen` members that are in this file, and write what they answer to their places."""
@@ -249,16 +250,6 @@ class _Graph:
             for place, gate in moves:
                 answer[place] = output if gate is None else output[gate]
 
-    def _find_route(self, chosen: tuple[int, ...]) -> "_Route":
-        there = [(place, self._members[index]) for place, index in enumerate(chosen) if index in self._members]
-        feeds = dict(self._shut)
-        if self._n_gates is not None:
-            open_gates = [spec.gate for _, spec in there if spec.gate is not None]
-            feeds[GATES_INPUT] = np.isin(np.arange(self._n_gates), open_gates)
-        names = list(dict.fromkeys(spec.output for _, spec in there))
-        moves = [[(place, spec.gate) for place, spec in there if spec.output == name] for name in names]
-        return _Route([spec for _, spec in there], feeds, names, moves)
-
 
 @dataclass(frozen=True, slots=True)
 class _Route:
@@ -270,6 +261,23 @@ class _Route:
     outputs: list[str]
     moves: list[list[tuple[int, int | None]]]
     """For each output: to which places of the answer it goes, and, of a packed graph, which gate's part of it."""
+
+
+def _find_route(
+    members: Mapping[int, MemberSpec],
+    shut: Mapping[str, NDArray[Any]],
+    n_gates: int | None,
+    chosen: tuple[int, ...],
+) -> _Route:
+    """Of a graph that answers for these `members`, by their places in the manifest."""
+    there = [(place, members[index]) for place, index in enumerate(chosen) if index in members]
+    feeds = dict(shut)
+    if n_gates is not None:
+        open_gates = [spec.gate for _, spec in there if spec.gate is not None]
+        feeds[GATES_INPUT] = np.isin(np.arange(n_gates), open_gates)
+    names = list(dict.fromkeys(spec.output for _, spec in there))
+    moves = [[(place, spec.gate) for place, spec in there if spec.output == name] for name in names]
+    return _Route([spec for _, spec in there], feeds, names, moves)
 
 
 def _parse_report(data: bytes, where: str) -> Any:

@@ -5,7 +5,9 @@
     │   ├── TooLarge            … because it is over a stated limit
     │   └── UnsupportedMediaType
     ├── Unsupported             a part of a protocol that there is not here
-    ├── Unauthorized
+    ├── Unauthorized            no key, or none that is known
+    ├── Forbidden               a key that is not good for this
+    ├── Conflict                something else of the kind is under way
     ├── NotFound                no such ensemble, version, member or route
     ├── Unavailable             nothing is wrong with the request: try again
     │   ├── Overloaded
@@ -14,7 +16,8 @@
     ├── MemberFailed            a model raised, or answered something that is no distribution
     │   └── QuorumMissed        … and too few others are left to answer
     ├── InternalError           a fault of ours: the detail is logged and never sent
-    └── InvalidRepository       the model repository cannot be served: stops the start
+    ├── InvalidRepository       the model repository cannot be served: stops the start
+    └── InvalidKeys             the file of keys cannot be used: stops the start
 
 The tree knows no HTTP and no gRPC: each transport has its own table from these classes to its statuses.
 """
@@ -50,6 +53,14 @@ class Unsupported(CommitteeError):
 
 class Unauthorized(CommitteeError):
     code = "unauthorized"
+
+
+class Forbidden(CommitteeError):
+    code = "forbidden"
+
+
+class Conflict(CommitteeError):
+    code = "conflict"
 
 
 class NotFound(CommitteeError):
@@ -94,6 +105,10 @@ class InternalError(CommitteeError):
 
 class InvalidRepository(CommitteeError):
     code = "invalid_repository"
+
+
+class InvalidKeys(CommitteeError):
+    code = "invalid_keys"
 
 
 def first_line(exc: BaseException) -> str:

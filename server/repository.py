@@ -50,6 +50,9 @@ class Repository:
             load_version(folder, threads=threads, providers=providers) for folder in find_versions(root, versions)
         )
 
+    def find(self, name: str, version: int) -> Ensemble | None:
+        return self._by_name.get(name, {}).get(version)
+
     def names(self) -> list[str]:
         return sorted(self._by_name)
 
@@ -60,7 +63,7 @@ class Repository:
     def versions(self, name: str) -> list[int]:
         """Served versions of an ensemble, lowest first. Raises NotFound."""
         if name not in self._by_name:
-            raise NotFound(f"no ensemble {name!r}; there are: {', '.join(self.names())}")
+            raise NotFound(f"no ensemble {name!r}; there are: {', '.join(self.names()) or 'none'}")
         return sorted(self._by_name[name])
 
     def get(self, name: str, version: int | None = None) -> Ensemble:
@@ -73,9 +76,29 @@ class Repository:
         return self._by_name[name][version]
 
 
-def find_versions(root: Path, versions: Versions = "latest") -> list[Path]:
-    """The chosen versions' folders of every ensemble under `root`, in order. Raises InvalidRepository."""
-    return [path for folder in find_ensembles(root) for path in choose_versions(folder, versions)]
+def parse_versions(value: object) -> object:
+    """`latest`, `all`, or numbers with commas between."""
+    if not isinstance(value, str) or value in ("latest", "all"):
+        return value
+    numbers = value.split(",")
+    if not all(number.isascii() and number.isdigit() and not number.startswith("0") for number in numbers):
+        raise ValueError("expected latest, all, or numbers like 1,3")
+    return frozenset(map(int, numbers))
+
+
+def find_versions(root: Path, versions: Versions = "latest", *, default: str | None = None) -> list[Path]:
+    """The chosen versions' folders of every ensemble under `root`, in order; `default` has to be one of them.
+
+    Raises InvalidRepository.
+    """
+    folders = [path for folder in find_ensembles(root) for path in choose_versions(folder, versions)]
+    names = sorted({folder.parent.name for folder in folders})
+    if default is not None and default not in names:
+        raise InvalidRepository(
+            f"{root}: expected the default ensemble {default!r}; there are: {', '.join(names)} "
+            "(--default says which is meant)"
+        )
+    return folders
 
 
 def find_ensembles(root: Path) -> list[Path]:
@@ -100,13 +123,17 @@ def choose_versions(folder: Path, versions: Versions) -> list[Path]:
         raise InvalidRepository(f"{folder}: expected only folders 1, 2, 3, …, one a version; got {strangers[0]!r}")
     if not numbered:
         raise InvalidRepository(f"{folder}: expected at least one version; got none")
-    if versions == "latest":
-        return [numbered[max(numbered)]]
-    if versions == "all":
-        return list(numbered.values())
-    if not (kept := sorted(versions & numbered.keys())):
+    if not (kept := pick(numbered, versions)):
+        assert not isinstance(versions, str)
         raise InvalidRepository(f"{folder}: expected one of the versions {sorted(versions)}, got {sorted(numbered)}")
     return [numbered[number] for number in kept]
+
+
+def pick(numbers: Iterable[int], versions: Versions) -> list[int]:
+    """Those of an ensemble's versions that are chosen, lowest first."""
+    if versions == "latest":
+        return sorted(numbers)[-1:]
+    return sorted(numbers if versions == "all" else versions.intersection(numbers))
 
 
 def list_versions(folder: Path) -> tuple[dict[int, Path], list[str]]:

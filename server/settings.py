@@ -2,20 +2,23 @@
 
 import argparse
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.bounds import Bounds
-from server.repository import Versions
+from server.repository import Versions, parse_versions
 from server.session import CPU, PROVIDERS
 
 PROGRAM = "committee-server"
 ENV_PREFIX = "COMMITTEE_"
 _BOUNDS = Bounds()
+HOST_PATTERN = r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
+"""Of a host that is trusted."""
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -26,21 +29,19 @@ def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
-def parse_versions(value: object) -> object:
-    """`latest`, `all`, or numbers with commas between."""
-    if not isinstance(value, str) or value in ("latest", "all"):
-        return value
-    numbers = value.split(",")
-    if not all(number.isascii() and number.isdigit() and not number.startswith("0") for number in numbers):
-        raise ValueError("expected latest, all, or numbers like 1,3")
-    return frozenset(map(int, numbers))
-
-
 def parse_providers(value: object) -> object:
     """Names with commas between."""
     names = tuple(value.lower().split(",")) if isinstance(value, str) else value
     if isinstance(names, tuple) and (not names or any(name not in PROVIDERS for name in names)):
         raise ValueError(f"expected some of {', '.join(PROVIDERS)}, with commas between")
+    return names
+
+
+def parse_hosts(value: object) -> object:
+    """Names with commas between."""
+    names = tuple(value.lower().split(",")) if isinstance(value, str) else value
+    if isinstance(names, tuple) and not all(re.fullmatch(HOST_PATTERN, name) for name in names):
+        raise ValueError("expected names, addresses or domains like *.example.org, with commas between, and no ports")
     return names
 
 
@@ -121,6 +122,37 @@ class Settings(BaseSettings):
     max_inflight_bytes: Annotated[
         int, Field(ge=1 << 16, description="bytes that the bodies in flight of a worker may hold; then 503")
     ] = _BOUNDS.max_inflight_bytes
+    keys_file: Annotated[
+        Path | None, Field(description="file of the API keys; without one everybody may predict, and nobody do more")
+    ] = None
+    trusted_hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(parse_hosts),
+        Field(description="hosts that requests may name, with commas between; none: all"),
+    ] = ()
+    admin_port: Annotated[
+        int | None, Field(ge=0, le=65535, description="port, of the same address, at which alone to take model control")
+    ] = None
+    model_control: Annotated[
+        Literal["none", "poll", "explicit"],
+        BeforeValidator(_lower),
+        Field(
+            description="how what is served may change: none, poll (as the repository does), or explicit (by asking)"
+        ),
+    ] = "none"
+    poll_seconds: Annotated[
+        float,
+        Field(gt=0, le=86400, allow_inf_nan=False, description="how often to look whether the repository changed"),
+    ] = 5.0
+    trial_seconds: Annotated[
+        float,
+        Field(gt=0, le=3600, allow_inf_nan=False, description="how long it may take to check what is to be served"),
+    ] = 120.0
+    tls_cert: Annotated[Path | None, Field(description="file of the certificate, and its chain, to serve TLS by")] = (
+        None
+    )
+    tls_key: Annotated[Path | None, Field(description="file of the certificate's private key")] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         BeforeValidator(_lower),
@@ -131,6 +163,16 @@ class Settings(BaseSettings):
         """What clients may send, and how long they may take."""
         return Bounds(**{field.name: getattr(self, field.name) for field in fields(Bounds)})
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key: expected both or neither; got one")
+        if self.model_control == "explicit" and self.keys_file is None:
+            raise ValueError("--model-control explicit: expected --keys-file, with a key that may admin; got none")
+        if self.admin_port is not None and self.model_control == "none":
+            raise ValueError("--admin-port: expected --model-control poll or explicit; got none")
+        return self
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An option for each setting; one that is not given is not among the parsed."""
@@ -138,6 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, field in Settings.model_fields.items():
         default = "one a core" if field.default_factory else field.default
         default = ",".join(default) if isinstance(default, tuple) else default
+        default = "none" if default in (None, "") else default
         parser.add_argument(
             _option(name),
             default=argparse.SUPPRESS,
@@ -156,9 +199,12 @@ def read_settings(options: argparse.Namespace) -> Settings:
         return Settings(**given)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ValueError(message) from exc
         name = str(first["loc"][0])
         source = _option(name) if name in given else ENV_PREFIX + name.upper()
-        raise ValueError(f"{source}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}") from exc
+        raise ValueError(f"{source}: {message}; got {first['input']!r}") from exc
 
 
 def _option(name: str) -> str:

@@ -82,6 +82,25 @@ _CIRCUITS = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
+_READY = Gauge(
+    "committee_model_ready",
+    "1 for a version that is loaded, in all workers; 0 for one that was",
+    ["ensemble", "version"],
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
+_GENERATION = Gauge(
+    "committee_generation",
+    "The generation of what is served; 0 without model control",
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
+_CHANGES = Counter(
+    "committee_model_changes_total",
+    "Loads and unloads, asked for or found by polling, by what came of them",
+    ["action", "outcome"],
+    registry=REGISTRY,
+)
 _BUILD = Gauge(
     "committee_build_info", "1, with Committee's version", ["version"], registry=REGISTRY, multiprocess_mode="max"
 )
@@ -150,6 +169,19 @@ def count_request(*, route: str, method: str, status: int, seconds: float) -> No
 def observe_part(part: Part, seconds: float, times: int = 1) -> None:
     """How long a part of the way has taken one request or batch, or each of so many together."""
     _STAGES_OF_REQUESTS.observe((part,), seconds, times)
+
+
+def mark_ready(ensemble: str, version: int, *, is_ready: bool) -> None:
+    _READY.labels(ensemble, version).set(is_ready)
+
+
+def mark_generation(number: int) -> None:
+    _GENERATION.set(number)
+
+
+def count_change(action: str, outcome: str) -> None:
+    """A `load`, an `unload` or a `poll`: it is `done`, `unchanged`, `refused`, in `conflict` or has `failed`."""
+    _CHANGES.labels(action, outcome).inc()
 
 
 def count_error(code: str) -> None:

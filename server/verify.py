@@ -1,20 +1,23 @@
 """`committee-server verify PATH`: every version there is, checked as a start of the server would check it."""
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from server.canary import BAD, CONFINED, GOOD, confine
 from server.ensemble import Ensemble
 from server.errors import InvalidRepository
 from server.manifest import MANIFEST_FILE
-from server.repository import Versions, choose_versions, find_ensembles, list_versions, load_version
-from server.settings import parse_versions
-
-GOOD, BAD = "ok", "FAULT"
+from server.repository import (
+    Versions,
+    choose_versions,
+    find_ensembles,
+    list_versions,
+    load_version,
+    parse_versions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,16 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path", metavar="PATH", type=Path, help="a model repository, or the folder of an ensemble or of a version"
+        "paths",
+        metavar="PATH",
+        type=Path,
+        nargs="+",
+        help="a model repository, or the folder of an ensemble or of a version",
     )
+    parser.add_argument(CONFINED, type=int, metavar="SECONDS", help=argparse.SUPPRESS)
     parser.add_argument(
         "--versions",
-        type=_versions,
+        type=chosen_versions,
         default="all",
         help="versions of each ensemble to check: latest, all, or numbers like 1,3 (default: all)",
     )
@@ -44,10 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a line a version. Returns the exit code: 0 if all are good, else 1."""
+    if options.confined is not None:
+        confine(options.confined)
     good = True
-    for verdict in check(options.path, options.versions):
-        print(verdict, flush=True)  # noqa: T201
-        good &= verdict.good
+    for path in options.paths:
+        for verdict in check(path, options.versions):
+            print(verdict, flush=True)  # noqa: T201
+            good &= verdict.good
     return 0 if good else 1
 
 
@@ -66,36 +77,6 @@ def check(path: Path, versions: Versions = "all") -> Iterator[Verdict]:
         yield from _check_ensemble(path, versions)
     else:
         yield from _check_root(path, versions)
-
-
-def start_apart(root: Path, versions: Versions) -> "subprocess.Popen[str]":
-    """Begin to check a repository in a process of its own: it may hang, crash, or need memory that is to be given
-    back."""
-    chosen = versions if isinstance(versions, str) else ",".join(map(str, sorted(versions)))
-    return subprocess.Popen(
-        [sys.executable, "-m", "server", "verify", str(root), "--versions", chosen],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_fault(process: "subprocess.Popen[str]", *, timeout: float) -> str | None:
-    """What the process of `start_apart` has found wrong, or what became of it; None if all is good."""
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return f"it took more than {timeout:g} seconds to verify the repository"
-    faults = [line.removeprefix(f"{BAD} ") for line in out.splitlines() if not line.startswith(f"{GOOD} ")]
-    if faults:
-        return faults[0]
-    if process.returncode or not out:
-        last = (err.strip().splitlines() or ["it said nothing"])[-1]
-        return f"verifying the repository ended with exit code {process.returncode}: {last}"
-    return None
 
 
 def _check_root(root: Path, versions: Versions) -> Iterator[Verdict]:
@@ -152,7 +133,7 @@ def _in_units(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
-def _versions(text: str) -> Versions:
+def chosen_versions(text: str) -> Versions:
     try:
         return cast(Versions, parse_versions(text))
     except ValueError as exc:

@@ -12,10 +12,11 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -27,9 +28,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from uvicorn_worker import UvicornWorker
 
-from server import trial, verify
+from server import canary, trial
 from server.accepting import Shares, SpreadingServer
-from server.errors import InvalidRepository
+from server.errors import InvalidKeys, InvalidRepository
+from server.generations import Board
+from server.keys import Keys
 from server.repository import find_versions, read_version
 from server.settings import PROGRAM, Settings, read_settings
 from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
@@ -40,8 +43,6 @@ SILENCE_SECONDS = 60
 """A worker that does not stir for so long, in loading or in serving, is killed and replaced."""
 NOTIFY_SECONDS = 2
 """How often a worker stirs, and looks whether it still has a supervisor."""
-TRIAL_SECONDS = 120
-"""How long it may take, before workers start or are rolled, to see that the repository can be served."""
 GARBAGE = 10_000
 """Objects between two collections of garbage. Requests leave hardly any that counting references does not free."""
 RETRY_SECONDS = 10
@@ -75,24 +76,22 @@ def serve(settings: Settings) -> int:
         try:
             check_repository(settings)
             _try_graphs(settings)
-            listener = _listen(settings)
-        except (InvalidRepository, OSError) as exc:
+            if settings.keys_file is not None:
+                Keys(settings.keys_file)
+            _check_tls(settings)
+            listeners = _listen(settings)
+        except (InvalidRepository, InvalidKeys, OSError) as exc:
             logger.critical(str(exc))
             return 1
-        return _supervise(settings, listener, telemetry.logging_config(settings.log_level), folder)
+        if settings.admin_port is not None:  # 0 was any
+            settings = settings.model_copy(update={"admin_port": listeners[-1].getsockname()[1]})
+        return _supervise(settings, listeners, telemetry.logging_config(settings.log_level), folder)
 
 
 def check_repository(settings: Settings) -> None:
     """What can be checked of the repository without loading a graph. Raises InvalidRepository."""
-    folders = find_versions(settings.models, settings.versions)
-    for folder in folders:
+    for folder in find_versions(settings.models, settings.versions, default=settings.default):
         read_version(folder)
-    names = sorted({folder.parent.name for folder in folders})
-    if settings.default not in names:
-        raise InvalidRepository(
-            f"{settings.models}: expected the default ensemble {settings.default!r}; there are: {', '.join(names)} "
-            "(--default says which is meant)"
-        )
 
 
 def _try_graphs(settings: Settings) -> None:
@@ -100,7 +99,7 @@ def _try_graphs(settings: Settings) -> None:
     # Imported before the forks, the libraries stand in memory once.
     import server.app  # noqa: F401
 
-    if fault := trial.find_fault(settings.models, settings.versions, seconds=TRIAL_SECONDS):
+    if fault := trial.find_fault(settings.models, settings.versions, seconds=settings.trial_seconds):
         raise InvalidRepository(fault)
 
 
@@ -114,6 +113,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
+        "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         "timeout_notify": NOTIFY_SECONDS,
     }
 
@@ -149,8 +149,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self._install_sigquit_handler()
         server = SpreadingServer(self.config, shares)
         await server.serve(sockets=[listener.sock for listener in self.sockets])
-        if not server.started:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        if not server.started:  # of several it may have been left behind
+            sys.exit(os.EX_TEMPFAIL if self._is_replacing() else Arbiter.WORKER_BOOT_ERROR)
 
     def load_wsgi(self) -> None:
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
@@ -160,18 +160,22 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             # Nothing drains in a loop that is blocked.
             self.wsgi.state.engine.on_block = lambda: os._exit(os.EX_SOFTWARE)
             _mark(self.cfg.worker_tmp_dir, "loaded")
-        except InvalidRepository as exc:
+        except (InvalidRepository, InvalidKeys) as exc:
             self._give_up(exc)
 
-    def _give_up(self, exc: InvalidRepository) -> NoReturn:
-        if (Path(self.cfg.worker_tmp_dir) / "loaded").exists():
-            # What it had served has been changed on disk. The other workers have it in memory, and go on.
+    def _give_up(self, exc: InvalidRepository | InvalidKeys) -> NoReturn:
+        if self._is_replacing():
+            # What it had served by has been changed on disk. The other workers have it in memory, and go on.
             logger.error("a worker could not be replaced, the next tries in %d seconds: %s", RETRY_SECONDS, exc)
             time.sleep(RETRY_SECONDS)  # a stop ends it, as `init_signals` has it
             sys.exit(os.EX_TEMPFAIL)
         if _mark(self.cfg.worker_tmp_dir, "failed"):  # the others would say the same
             logger.critical(str(exc))
         sys.exit(Arbiter.APP_LOAD_ERROR)
+
+    def _is_replacing(self) -> bool:
+        """Whether there have been workers that could serve."""
+        return (Path(self.cfg.worker_tmp_dir) / "loaded").exists()
 
     def _has_lost_a_thread(self) -> bool:
         return bool(self.wsgi.state.engine.stuck)
@@ -181,6 +185,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         if self._has_lost_a_thread():
             logger.error("a thread is lost, so this worker ends and another takes its place")
             signal.raise_signal(signal.SIGTERM)
+        if self.wsgi.state.control is not None and self.wsgi.state.control.lost:
+            signal.raise_signal(signal.SIGTERM)
         if os.getppid() != self.ppid:
             logger.error("the supervisor is gone")
             signal.raise_signal(signal.SIGTERM)
@@ -188,23 +194,32 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
 class _Supervisor(Arbiter):  # type: ignore[misc]
     def reload(self) -> None:
-        """Roll the workers, unless the repository has become one that cannot be served."""
+        """Roll the workers, unless what they are to serve cannot be."""
         if fault := self._try_repository():
             logger.error("not reloaded: %s", fault)
         else:
             super().reload()
 
     def _try_repository(self) -> str | None:
-        """What keeps the repository from being served; None if nothing does.
+        """What keeps it from being served: what a start would choose, or what they serve now if it is controlled.
 
         Its graphs are loaded in another process, for this one is to be forked. Told to stop meanwhile, it stops.
         """
         settings: Settings = self.app.settings
-        try:
-            check_repository(settings)
-        except InvalidRepository as exc:
-            return str(exc)
-        trial = verify.start_apart(settings.models, settings.versions)
+        if settings.model_control == "none":
+            try:
+                check_repository(settings)
+            except InvalidRepository as exc:
+                return str(exc)
+            chosen = settings.versions
+            versions = chosen if isinstance(chosen, str) else ",".join(map(str, sorted(chosen)))
+            trial = canary.start_apart([settings.models], versions, seconds=settings.trial_seconds)
+        else:
+            serving = sorted(Board(Path(self.cfg.worker_tmp_dir)).state().versions())
+            if not serving:
+                return None
+            paths = [settings.models / name / str(version) for name, version in serving]
+            trial = canary.start_apart(paths, seconds=settings.trial_seconds)
 
         def stop(sig: int, frame: FrameType | None) -> None:
             trial.kill()
@@ -212,7 +227,7 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
 
         _on_stop(stop)
         try:
-            return verify.wait_for_fault(trial, timeout=TRIAL_SECONDS)
+            return canary.wait_for_fault(trial, seconds=settings.trial_seconds)
         finally:
             _on_stop(self.signal)
 
@@ -230,17 +245,20 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def load(self) -> FastAPI:
         from server.app import create_app
 
-        return create_app(self.settings)
+        return create_app(self.settings, Path(self.options["worker_tmp_dir"]))
 
 
-def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str, Any], folder: str) -> int:
+def _supervise(settings: Settings, listeners: Sequence[socket.socket], log_config: dict[str, Any], folder: str) -> int:
+    control: dict[str, Any] = {}
+    if settings.model_control != "none":
+        control = {"model_control": settings.model_control, "admin_port": settings.admin_port}
     logger.info(
         "listening on %s:%d",
-        *listener.getsockname()[:2],
-        extra={"workers": settings.workers, "models": settings.models},
+        *listeners[0].getsockname()[:2],
+        extra={"workers": settings.workers, "models": settings.models, **control},
     )
     options = {
-        "bind": f"fd://{listener.detach()}",
+        "bind": [f"fd://{listener.detach()}" for listener in listeners],
         "workers": settings.workers,
         "worker_class": Worker,
         "worker_tmp_dir": folder,
@@ -252,6 +270,8 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
         "child_exit": _forget,
         "proc_name": PROGRAM,
     }
+    if settings.tls_cert is not None:
+        options |= {"certfile": str(settings.tls_cert), "keyfile": str(settings.tls_key)}
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     try:
         _Supervisor(_Application(settings, options)).run()
@@ -294,14 +314,30 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _check_tls(settings: Settings) -> None:
     """Raises OSError, with a message for people."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    if settings.tls_cert is None:
+        return
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "")
+    except OSError as exc:  # ssl.SSLError is one
+        said = exc.strerror or str(exc)
+        raise OSError(f"cannot serve TLS by {settings.tls_cert} and {settings.tls_key}: {said}") from exc
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """At the port, and at the admin's if it has one. Raises OSError, with a message for people."""
+    ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
+    return [_listen_at(settings.host, port) for port in ports]
+
+
+def _listen_at(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as exc:
         reason = str(exc.strerror).partition(" (while")[0]
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from exc
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from exc
 
 
 def _shared_folder() -> str:
@@ -328,6 +364,7 @@ def _forget(_: Arbiter, worker: Worker) -> None:
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
     Shares(_shares_file(worker.cfg.worker_tmp_dir)).forget(worker.pid)
+    Board(Path(worker.cfg.worker_tmp_dir)).leave(worker.pid)
 
 
 def _shares_file(folder: str) -> Path:

@@ -12,7 +12,7 @@ from server.rest.state import ready_engine
 router = APIRouter(tags=["ensembles"])
 
 
-@router.get("/v1/ensembles", summary="List the ensembles", responses=schemas.errors(500, 503))
+@router.get("/v1/ensembles", summary="List the ensembles", responses=schemas.errors(401, 403, 500, 503))
 async def list_ensembles(request: Request) -> descriptions.EnsembleList:
     engine = ready_engine(request)
     names = engine.repository.names()
@@ -32,7 +32,7 @@ async def list_ensembles(request: Request) -> descriptions.EnsembleList:
 @router.get(
     "/v1/ensembles/{name}",
     summary="Describe an ensemble, its highest version",
-    responses=schemas.errors(400, 404, 500, 503),
+    responses=schemas.errors(400, 401, 403, 404, 500, 503),
 )
 async def describe_ensemble(request: Request, name: schemas.EnsembleName) -> descriptions.EnsembleDescription:
     engine = ready_engine(request)
@@ -42,7 +42,7 @@ async def describe_ensemble(request: Request, name: schemas.EnsembleName) -> des
 @router.get(
     "/v1/ensembles/{name}/versions/{version}",
     summary="Describe a version of an ensemble",
-    responses=schemas.errors(400, 404, 500, 503),
+    responses=schemas.errors(400, 401, 403, 404, 500, 503),
 )
 async def describe_version(
     request: Request, name: schemas.EnsembleName, version: schemas.VersionNumber

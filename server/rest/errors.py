@@ -12,9 +12,12 @@ from starlette.responses import Response
 from server import telemetry
 from server.errors import (
     CommitteeError,
+    Conflict,
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     InvalidInput,
+    InvalidKeys,
     InvalidRepository,
     MemberFailed,
     NotFound,
@@ -32,11 +35,14 @@ from server.rest.reply import Headers, Reply, make_reply, values_of
 STATUSES: dict[type[CommitteeError], int] = {
     InvalidInput: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     NotFound: 404,
+    Conflict: 409,
     TooLarge: 413,
     UnsupportedMediaType: 415,
     InternalError: 500,
     InvalidRepository: 500,
+    InvalidKeys: 500,
     CommitteeError: 500,
     Unsupported: 501,
     Unavailable: 503,
@@ -54,7 +60,8 @@ OIP_STATUSES: dict[type[CommitteeError], int] = {
     UnsupportedMediaType: 400,
     DeadlineExceeded: 503,
 }
-"""On the routes of the Open Inference Protocol, as Triton has it: 400, 401, 404, 500, 501 and 503 are all there are."""
+"""On the routes of the Open Inference Protocol, as Triton has it: but for those of keys and of changes there are only
+400, 404, 500, 501 and 503."""
 OIP_ROUTES = "/v2"
 
 FAULTS: dict[type[CommitteeError], str] = {
@@ -94,6 +101,8 @@ def reply_to(exc: CommitteeError, asked: Headers, path: str) -> Reply:
     status = status_of(type(exc), path)
     message = exc.message
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="committee"'
     if isinstance(exc, TooLarge | Overloaded) and values_of(asked, b"transfer-encoding"):
         headers["Connection"] = "close"  # such a body may have no end
     if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed | Unsupported):

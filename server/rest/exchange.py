@@ -60,7 +60,11 @@ class Exchange(Protocol):
 
 
 def admit(state: State, headers: Headers) -> Admitted:
-    """What is raised here is answered unread: NotReady, InvalidInput, TooLarge, Overloaded."""
+    """Who is to answer, to who may ask.
+
+    What is raised here is answered unread: Unauthorized, Forbidden, NotReady, InvalidInput, TooLarge, Overloaded.
+    """
+    state.access.check(headers, "predict")
     engine = engine_of(state)
     if length := length_of(headers, state.bounds):
         state.budget.check(length)

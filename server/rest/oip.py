@@ -14,19 +14,21 @@ from server.rest.state import ready_engine
 
 router = APIRouter(tags=["open inference protocol"])
 
-_FOUND: dict[str, Any] = {"responses": schemas.errors(400, 404, 500, 503)}
+_FOUND: dict[str, Any] = {"responses": schemas.errors(400, 401, 403, 404, 500, 503)}
 _INFER: dict[str, Any] = {
     "response_model": oip_schemas.InferResponse,
-    "responses": {200: openapi_oip.INFER_RESPONSE, **schemas.errors(400, 404, 500, 501, 503)},
+    "responses": {200: openapi_oip.INFER_RESPONSE, **schemas.errors(400, 401, 403, 404, 500, 501, 503)},
     "openapi_extra": openapi_oip.INFER_REQUEST,
 }
 
 
-@router.get("/v2", summary="Describe the server", responses=schemas.errors(500, 503))
+@router.get("/v2", summary="Describe the server", responses=schemas.errors(401, 403, 500, 503))
 @router.get("/v2/", include_in_schema=False)
 async def describe_server(request: Request) -> oip_schemas.ServerMetadata:
     ready_engine(request)
-    return oip_schemas.ServerMetadata(name="committee", version=version_of("committee"), extensions=list(EXTENSIONS))
+    controlled = request.app.state.control is not None and request.app.state.access.has_keys
+    extensions = sorted([*EXTENSIONS, *(["model_repository"] if controlled else [])])
+    return oip_schemas.ServerMetadata(name="committee", version=version_of("committee"), extensions=extensions)
 
 
 @router.get("/v2/models/{model}", summary="Describe a model, its highest version", **_FOUND)

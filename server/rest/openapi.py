@@ -16,13 +16,31 @@ def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of the app's routes."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schema["components"]["schemas"].update(request_definitions())
+    guarded = app.state.access.has_keys
+    if guarded:
+        schema["components"]["securitySchemes"] = _KEYS
     for operations in schema["paths"].values():
         for operation in operations.values():
+            if guarded and not _OPEN & set(operation["tags"]):
+                operation["security"] = [{name: []} for name in _KEYS]
             # FastAPI's own answer to a malformed path, which this server answers with 400.
             operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
     return schema
+
+
+_OPEN = {"health", "metrics"}
+"""Tags of the routes that ask for no key."""
+_KEYS: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Api-Key",
+        "description": "The same in a header of its own.",
+    },
+}
 
 
 def _parameter(name: str, description: str, example: object, **schema: Any) -> dict[str, Any]:

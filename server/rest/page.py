@@ -44,10 +44,14 @@ async def page(request: Request) -> Response:
     engine = ready_engine(request)
     host = request.headers.get("host", "")
     # Into a command that people will paste goes no host but a plain one.
-    url = f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost'}/predict"
+    base = f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost'}"
+    key = " -H 'Authorization: Bearer …'" if request.app.state.access.has_keys else ""
+    if engine.default in engine.repository.names():
+        command = f"curl -s '{base}/predict'{key} \\\n  {_example(engine.ensemble().manifest.inputs)}"
+    else:
+        command = f"curl -s '{base}/v1/ensembles'{key}"
     text = Template(_static("index.html").decode()).substitute(
-        name=html.escape(engine.default),
-        command=html.escape(f"curl -s '{url}' \\\n  {_example(engine.ensemble().manifest.inputs)}", quote=False),
+        name=html.escape(engine.default), command=html.escape(command, quote=False)
     )
     return HTMLResponse(text, headers={**_HEADERS, "Content-Security-Policy": _PAGE_POLICY})
 

@@ -11,7 +11,7 @@ router = APIRouter(tags=["predict"])
 
 _DOCUMENTED: dict[str, Any] = {
     "response_model": schemas.PredictResponse,
-    "responses": {200: openapi.PREDICT_RESPONSE, **schemas.errors(400, 404, 406, 413, 415, 500, 503, 504)},
+    "responses": {200: openapi.PREDICT_RESPONSE, **schemas.errors(400, 401, 403, 404, 406, 413, 415, 500, 503, 504)},
     "openapi_extra": openapi.PREDICT_REQUEST,
 }
 

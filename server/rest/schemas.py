@@ -211,8 +211,11 @@ class ErrorBody(Model):
 
 _MEANINGS = {
     400: "The request is not valid; `error` says what was expected, what came and where.",
+    401: "No API key, or none that the server knows.",
+    403: "An API key that is not good for this.",
     404: "No such ensemble or version.",
     406: "None of the forms that an answer has is among those of `Accept`.",
+    409: "Another change of what is served is under way.",
     413: "Over a limit: bytes of the body, rows, or pixels.",
     415: "No media type that there is, or none that the ensemble's rows can be read from.",
     500: "A fault of the server's.",

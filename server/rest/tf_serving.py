@@ -17,10 +17,10 @@ TYPES = {"FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
 """What TensorFlow calls the datatypes that inputs and answers have."""
 SIGNATURE = "serving_default"
 
-_FOUND: dict[str, Any] = {"responses": schemas.errors(400, 404, 500, 503)}
+_FOUND: dict[str, Any] = {"responses": schemas.errors(400, 401, 403, 404, 500, 503)}
 _PREDICT: dict[str, Any] = {
     "response_model": tf_schemas.TfPredictResponse,
-    "responses": schemas.errors(400, 404, 413, 500, 503, 504),
+    "responses": schemas.errors(400, 401, 403, 404, 413, 500, 503, 504),
     "openapi_extra": openapi_oip.TF_REQUEST,
 }
 

@@ -57,7 +57,7 @@ class Served:
 def served(app: FastAPI, http: type[FastLane] = FastLane, **options: Any) -> Iterator[Served]:
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     given: dict[str, Any] = {"ws": "none", "loop": "uvloop", "access_log": False, "server_header": False}
-    config = uvicorn.Config(app, http=http, lifespan="on", log_config=None, **{**given, **options})
+    config = uvicorn.Config(app, http=http, log_config=None, **{"lifespan": "on", **given, **options})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -1,5 +1,6 @@
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,14 @@ def test_ready_from_the_start_of_the_lifespan_to_its_end(tmp_path: Path) -> None
         return [*seen, app.state.ready]
 
     assert asyncio.run(live()) == [False, True, False]
+
+
+@pytest.mark.parametrize("control", ["none", "poll"])
+def test_a_default_that_the_repository_does_not_have_stops_the_start(tmp_path: Path, control: Any) -> None:
+    write_ensemble(tmp_path)
+    write_ensemble(tmp_path, name="other")
+    with pytest.raises(InvalidRepository, match=r"expected the default ensemble 'huge'; there are: other, tiny "):
+        create_app(Settings(models=tmp_path, default="huge", model_control=control))
 
 
 def test_serves_the_versions_of_the_settings(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from server import uncertainty
+from server import telemetry, uncertainty
 from server.engine import Engine, Limits
 from server.ensemble import Ensemble
-from server.errors import InvalidRepository, NotFound, NotReady, QuorumMissed
+from server.errors import NotFound, NotReady, QuorumMissed
 from server.fusion import STACKING, STRATEGIES, fuse
 from server.plan import Options
 from server.prediction import Prediction
@@ -51,11 +53,6 @@ def infer(engine: Engine, ensemble: Ensemble, rows: Rows, **options: Any) -> Pre
 
 
 # Ensembles ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_default_that_the_repository_does_not_have_stops_the_start(repository: Repository) -> None:
-    with pytest.raises(InvalidRepository, match=r"'huge' is not in the repository; there are: packed, tiny$"):
-        Engine(repository, default="huge")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +255,77 @@ def write_square_root(root: Path) -> Path:
     thirds = np.full((1, 2, 3), 1 / 3, dtype=np.float32)
     files = {"m1.onnx": graph, "vectors.npz": tiny.vectors(np.ones((2, 4), dtype=np.float32), thirds)}
     return tiny.write_version(root, tiny.manifest(1), files)
+
+
+# What is served ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_before_a_change_is_answered_by_what_was_asked(tmp_path: Path) -> None:
+    first, second = (load_version(tiny.write_ensemble(tmp_path, version=version)) for version in (1, 2))
+    x = tiny.rows(2)
+
+    async def change() -> list[Prediction]:
+        engine = Engine(Repository([first]), default="tiny")
+        asked = engine.ensemble()
+        waiting = asyncio.create_task(engine.infer(asked, x, Options()))
+        await asyncio.sleep(0)
+        engine.serve(await asyncio.to_thread(engine.prepare, Repository([second])))
+        answers = [
+            await waiting,
+            await engine.infer(asked, x, Options()),
+            await engine.infer(engine.ensemble(), x, Options()),
+        ]
+        await engine.close()
+        return answers
+
+    answers = asyncio.run(change())
+    assert [answer.ensemble.manifest.version for answer in answers] == [1, 1, 2]
+    for answer in answers:
+        assert_own_answer(answer, x, {})
+
+
+def test_what_is_served_no_more_is_gone_with_its_last_request(tmp_path: Path) -> None:
+    for write in (tiny.write_ensemble, tiny.write_packed):
+        write(tmp_path, name="tiny", version=1 if write is tiny.write_ensemble else 2)
+    engine = Engine(Repository([load_version(tmp_path / "tiny" / "1")]), default="tiny")
+    for version in (2, 1):
+        served = engine.ensemble()
+        infer(engine, served, tiny.rows(2))
+        infer(engine, served, tiny.rows(2), members=["m1"], uncertainty=True)
+        engine.serve(engine.prepare(Repository([load_version(tmp_path / "tiny" / str(version))])))
+        infer(engine, served, tiny.rows(2), strategy="vote")
+        sessions = [weakref.ref(graph._session) for graph in served._graphs]
+        del served
+        gc.collect()  # runs and those who wait for them are in cycles
+        assert [session() for session in sessions] == [None] * len(sessions)
+    asyncio.run(engine.close())
+
+
+def test_nothing_at_all_may_be_served(ensemble: Ensemble) -> None:
+    engine = Engine(Repository([ensemble]), default="tiny")
+    engine.serve(engine.prepare(Repository(())))
+    with pytest.raises(NotFound, match=r"^no ensemble 'tiny'; there are: none$"):
+        engine.ensemble()
+    engine.serve(engine.prepare(Repository([ensemble])))
+    assert_own_answer(infer(engine, engine.ensemble(), x := tiny.rows(3)), x, {})
+    asyncio.run(engine.close())
+
+
+def test_a_member_that_was_left_alone_is_counted_no_more_with_its_ensemble(tmp_path: Path) -> None:
+    broken = load_version(write_square_root(tmp_path))
+    engine = Engine(Repository([broken]), default="tiny", limits=Limits(breaker_failures=1))
+    with pytest.raises(QuorumMissed):
+        infer(engine, broken, -np.ones((2, 4), dtype=np.float32))
+
+    def metric(name: str, **more: str) -> float | None:
+        return telemetry.REGISTRY.get_sample_value(name, {"ensemble": "tiny", "version": "1", **more})
+
+    assert metric("committee_open_circuits", member="m1") == 1
+    assert metric("committee_model_ready") == 1
+    engine.serve(engine.prepare(Repository(())))
+    assert metric("committee_open_circuits", member="m1") == 0
+    assert metric("committee_model_ready") == 0
+    asyncio.run(engine.close())
 
 
 # Closing ------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,14 @@ class TestReadSettings:
             "providers": ("cpu",),
             "keep_alive": 75,
             **{field.name: getattr(Bounds(), field.name) for field in fields(Bounds)},
+            "keys_file": None,
+            "trusted_hosts": (),
+            "tls_cert": None,
+            "tls_key": None,
+            "admin_port": None,
+            "model_control": "none",
+            "poll_seconds": 5.0,
+            "trial_seconds": 120.0,
         }
 
     def test_bounds(self) -> None:
@@ -151,3 +159,45 @@ class TestProviders:
     def test_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"--providers: expected some of cpu, cuda, tensorrt, openvino, .*; got "):
             read("--providers", text)
+
+
+class TestHosts:
+    @pytest.mark.parametrize(
+        ("text", "hosts"),
+        [("localhost", ("localhost",)), ("A.b,*.c,[::1],10.0.0.1", ("a.b", "*.c", "[::1]", "10.0.0.1"))],
+    )
+    def test_names(self, text: str, hosts: tuple[str, ...]) -> None:
+        assert read("--trusted-hosts", text).trusted_hosts == hosts
+
+    @pytest.mark.parametrize("text", ["", "a:80", "a,", "*", "a.*", "http://a", "::1", "a b"])
+    def test_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"--trusted-hosts: expected names, .*, and no ports; got "):
+            read("--trusted-hosts", text)
+
+
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key"])
+def test_a_certificate_goes_with_its_key(option: str) -> None:
+    with pytest.raises(ValueError, match=r"^--tls-cert and --tls-key: expected both or neither; got one$"):
+        read(option, "x.pem")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--model-control", "explicit"],
+            "--model-control explicit: expected --keys-file, with a key that may admin; got none",
+        ),
+        (["--admin-port", "9000"], "--admin-port: expected --model-control poll or explicit; got none"),
+        (["--model-control", "yes"], "--model-control: Input should be 'none', 'poll' or 'explicit'; got 'yes'"),
+        (["--poll-seconds", "0"], "--poll-seconds: Input should be greater than 0; got '0'"),
+    ],
+)
+def test_model_control_that_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        read(*arguments)
+
+
+def test_model_control() -> None:
+    assert read("--model-control", "POLL", "--admin-port", "0", "--poll-seconds", "0.5").model_control == "poll"
+    assert read("--model-control", "explicit", "--keys-file", "keys").keys_file == Path("keys")

@@ -1,6 +1,4 @@
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -158,50 +156,3 @@ def test_the_exit_code_is_one_if_anything_is_not(root: Path, capsys: pytest.Capt
     assert run(str(root)) == 1
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ok", "FAULT", "ok"]
     assert run(str(root), "--versions", "latest") == 0
-
-
-# In a process of its own --------------------------------------------------------------------------------------------
-
-
-def fault(root: Path, versions: Versions = "latest") -> str | None:
-    return verify.wait_for_fault(verify.start_apart(root, versions), timeout=60)
-
-
-def test_apart_a_good_repository_has_no_fault(root: Path) -> None:
-    write_two(root)
-    spoil(root, 1)
-    assert fault(root) is None
-    assert fault(root, frozenset({2, 3})) == "packed: expected one of the versions [2, 3], got [1]"
-
-
-def test_apart_the_first_fault_is_told(root: Path) -> None:
-    write_two(root)
-    spoil(root, 1)
-    spoil(root, 2)
-    found = fault(root, "all")
-    assert found is not None
-    assert found.startswith("tiny/1: m2.onnx: expected ")
-
-
-def child(code: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize(
-    ("code", "told"),
-    [
-        ("import os; print('ok a/1 (…)', flush=True); os.abort()", "ended with exit code -6: it said nothing"),
-        ("import sys; print('ok a/1 (…)'); sys.exit('out of memory')", "ended with exit code 1: out of memory"),
-        ("", "ended with exit code 0: it said nothing"),
-    ],
-    ids=["crashed", "failed", "silent"],
-)
-def test_a_process_that_does_not_say_all_is_good_is_a_fault(code: str, told: str) -> None:
-    assert verify.wait_for_fault(child(code), timeout=60) == f"verifying the repository {told}"
-
-
-def test_a_process_that_hangs_is_ended() -> None:
-    process = child("import time; time.sleep(600)")
-    told = verify.wait_for_fault(process, timeout=0.2)
-    assert told == "it took more than 0.2 seconds to verify the repository"
-    assert process.returncode == -9

@@ -7,104 +7,29 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from server import workers
-from server.manifest import MANIFEST_FILE, VECTORS_FILE
+from server.manifest import MANIFEST_FILE
 from server.settings import Settings
 from tests import faulty
-from tests.tiny import answers, coefficients, graph, linear_member, rows, vectors, write_ensemble, write_version
-from tests.tiny import manifest as make_manifest
+from tests.server.processes import BODY, SECONDS, Server, children, endless_member, running, start, until, write_graph
+from tests.tiny import coefficients, linear_member, write_ensemble
 
-SECONDS = 30
-"""How long to wait for what must happen; it takes well under one."""
-BODY = json.dumps({"instances": [[1, 2, 3, 4]]}).encode()
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 REQUESTS = 'committee_http_requests_total{method="POST",route="/predict",status="200"}'
 
 
-@dataclass
-class Server:
-    process: subprocess.Popen[bytes]
-    log: Path
-    port: int = 0
-
-    def entries(self) -> list[dict[str, Any]]:
-        """What it has logged; every line must be JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def said(self, message: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.entries() if re.search(message, entry["message"])]
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def metrics(self) -> dict[str, float]:
-        _, text = self.request("GET", "/metrics")
-        lines = [line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, value in lines}
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-SERVER = ("-m", "server")
 IMPATIENT = "import sys; from server import cli, run; run.STUCK_SECONDS = 0.1; sys.exit(cli.run(sys.argv[1:]))"
 """A server that gives a call up as soon as it has not ended a tenth of a second after it was stopped."""
-
-
-def start(tmp_path: Path, *options: str, program: Sequence[str] = SERVER, **environment: str) -> Server:
-    log = tmp_path / "log"
-    defaults = {"COMMITTEE_MODELS": str(tmp_path / "models"), "COMMITTEE_DEFAULT": "tiny"}
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, *program, *options],
-            env={**os.environ, **defaults, **environment},
-            stderr=stderr,
-            start_new_session=True,
-        )
-    return Server(process, log)
-
-
-@contextmanager
-def running(tmp_path: Path, *options: str, program: Sequence[str] = SERVER, **environment: str) -> Iterator[Server]:
-    """A server on a free port, all of whose workers serve."""
-    server = start(tmp_path, *options, "--port", "0", program=program, **environment)
-    try:
-        until(lambda: server.process.poll() is not None or server.said("^listening on "))
-        [listening] = server.said("^listening on ")
-        server.port = int(listening["message"].rpartition(":")[2])
-        until(lambda: len(server.said("^ready to serve")) == listening["workers"])
-        yield server
-    finally:
-        if server.process.poll() is None:
-            server.stop()
 
 
 def failed_start(tmp_path: Path, *options: str, **environment: str) -> tuple[int, str]:
@@ -121,49 +46,12 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def children(server: Server) -> set[int]:
-    text = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return set(map(int, text.split()))
-
-
 def shared_folder(server: Server) -> Path:
     """Where its processes share their metrics: a worker has files of it mapped."""
     [worker, *_] = children(server)
     found = re.search(r"/\S*/committee-[^/]+(?=/)", Path(f"/proc/{worker}/maps").read_text())
     assert found
     return Path(found[0])
-
-
-def write_graph(root: Path, data: bytes, *, version: int = 1) -> Path:
-    """A version of one member, whatever its file holds, that is right as far as hashes tell."""
-    files = {"m1.onnx": data, VECTORS_FILE: vectors(rows(2), answers(rows(2), 1))}
-    return write_version(root, make_manifest(1, version=version), files)
-
-
-def endless_member() -> bytes:
-    """A graph `X (n, 4) -> probabilities (n, 3)` that takes hours to answer."""
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["going"]), helper.make_node("Sin", ["value"], ["next"])],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 3]),
-        ],
-        [
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["n", 3]),
-        ],
-    )
-    return graph(
-        [
-            helper.make_node("MatMul", ["X", "W"], ["logits"]),
-            helper.make_node("Loop", ["turns", "yes", "logits"], ["probabilities"], body=body),
-        ],
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
-        {"W": coefficients(1)[0], "turns": np.array(10**12), "yes": np.array(True)},
-    )
 
 
 def seconds_of_processor(pid: int) -> float:
@@ -271,7 +159,7 @@ class TestServe:
             assert server.request("POST", "/predict", BODY)[0] == 200
             assert server.stop() == 0
             assert not Path(f"/proc/{trial}").exists()
-        assert server.said("^not reloaded: verifying the repository ended with exit code -9")
+        assert server.said("^not reloaded: verifying ended with exit code -9")
 
     def test_a_worker_that_cannot_be_replaced(self, tmp_path: Path) -> None:
         """What is served has been changed on disk: the other worker goes on."""
@@ -338,7 +226,47 @@ class TestServe:
             assert server.metrics()[REQUESTS.replace("200", "413")] == 1
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate by openssl")
+class TestTls:
+    def test_both_versions_of_it_that_are_safe(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        certificate, key = write_certificate(tmp_path)
+        with running(tmp_path, "--workers", "1", "--tls-cert", certificate, "--tls-key", key) as server:
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = ssl.create_default_context(cafile=certificate)
+                context.minimum_version = context.maximum_version = version
+                connection = http.client.HTTPSConnection("localhost", server.port, timeout=SECONDS, context=context)
+                connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+                assert connection.getresponse().status == 200
+                connection.close()
+            with connect(server.port) as plain:
+                plain.sendall(HEAD + BODY)
+                assert b"HTTP/1.1 200" not in read_all(plain)
+            assert server.stop() == 0
+        assert not [entry for entry in server.entries() if entry["level"] not in ("info", "debug")]
+
+    def test_a_key_of_another_certificate(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        (tmp_path / "other").mkdir()
+        certificate, _ = write_certificate(tmp_path)
+        _, key = write_certificate(tmp_path / "other")
+        code, log = failed_start(tmp_path, "--port", "0", "--tls-cert", certificate, "--tls-key", key)
+        [line] = log.splitlines()
+        assert code == 1
+        assert json.loads(line)["message"].startswith(f"cannot serve TLS by {certificate} and {key}: ")
+
+
 class TestRefusedStart:
+    def test_a_broken_file_of_keys(self, tmp_path: Path) -> None:
+        write_ensemble(tmp_path / "models")
+        (tmp_path / "keys").write_text("x")
+        code, log = failed_start(tmp_path, "--port", "0", COMMITTEE_KEYS_FILE=str(tmp_path / "keys"))
+        [line] = log.splitlines()
+        assert code == 1
+        assert json.loads(line)["message"] == (
+            f"{tmp_path}/keys: line 1: expected `name scopes sha256:hash`; got 1 fields"
+        )
+
     def test_a_broken_file(self, tmp_path: Path) -> None:
         """Found before anything listens."""
         folder = write_ensemble(tmp_path / "models")
@@ -411,8 +339,21 @@ class TestFolder:
 
 
 def test_listens_on_ipv6() -> None:
-    with workers._listen(Settings(host="::1", port=0)) as listener:
+    [listener] = workers._listen(Settings(host="::1", port=0))
+    with listener:
         assert listener.getsockname()[0] == "::1"
+
+
+def write_certificate(folder: Path) -> tuple[str, str]:
+    """Of localhost, signed by itself; with its key."""
+    certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
 
 
 def shares(server: Server) -> list[tuple[int, int]]:

@@ -40,7 +40,19 @@ def test_predict(document: dict[str, Any]) -> None:
     assert len(paths) == 3
     for path in paths:
         operation = document["paths"][path]["post"]
-        assert set(operation["responses"]) == {"200", "400", "404", "406", "413", "415", "500", "503", "504"}
+        assert set(operation["responses"]) == {
+            "200",
+            "400",
+            "401",
+            "403",
+            "404",
+            "406",
+            "413",
+            "415",
+            "500",
+            "503",
+            "504",
+        }
         assert {int(status) for status in operation["responses"]} - {200, 406} <= set(STATUSES.values())
         assert set(operation["responses"]["200"]["content"]) == set(FORMS)
         assert set(query_of(operation)) == set(OPTIONS)
