@@ -160,7 +160,7 @@ class TestExplicit:
             write_graph(root, b"no graph", version=2)
             status, refused = administer(server, "models/tiny/load")
             assert status == 400
-            assert refused["error"].startswith("tiny/2: m1.onnx: ONNX Runtime cannot load it: ")
+            assert refused["error"].startswith("tiny/2: m1.onnx: expected an ONNX file; got bytes that are none")
             status, listed = administer(server, "index")
             assert [(entry["version"], entry["state"]) for entry in listed] == [("1", "READY"), ("2", "UNAVAILABLE")]
             assert listed[1]["reason"] == refused["error"]

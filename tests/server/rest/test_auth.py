@@ -130,15 +130,20 @@ def test_a_host_that_is_trusted(roads: tuple[Served, Served], host: str) -> None
     assert both(roads, bearer(APP), host=host).status == 200
 
 
-@pytest.mark.parametrize(
-    "host", ["", "b.test", "evil.test", "a.test.evil.test", "xb.test", "a.test:x", "a.test@x", "::1"]
-)
+@pytest.mark.parametrize("host", ["b.test", "evil.test", "a.test.evil.test", "xb.test"])
 def test_a_host_that_is_not(roads: tuple[Served, Served], client: Client, host: str) -> None:
     answer = both(roads, bearer(APP), host=host)
     assert (answer.status, answer.json()["code"]) == (400, "invalid_input")
     assert answer.json()["error"] == f"Host: expected one that this server trusts; got {host!r}"
     assert client.get("/", headers={"Host": host}).status_code == 400
     assert client.get("/v2/health/live", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["", "a.test:x", "a.test@x", "::1"])
+def test_a_host_that_is_none(roads: tuple[Served, Served], host: str) -> None:
+    answer = both(roads, bearer(APP), host=host)
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_input")
+    assert answer.json()["error"] == f"Host: expected a name or an address; got {host!r}"
 
 
 def test_every_route_asks_for_a_key_but_those_that_are_open(app: FastAPI, client: Client) -> None:
