@@ -1,12 +1,13 @@
 # `make` alone lists what there is to make.
 PYTHON ?= python3
+MINUTES ?= 5
 LOCKS := deploy/locks
 SERVE := .venv/serve
 DEV := .venv/dev
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick clean
+.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ bench: $(SERVE)/.installed $(BENCH)/.installed ## Measure Committee beside its p
 
 bench-quick: $(SERVE)/.installed $(BENCH)/.installed ## Measure it beside FastAPI by hand and the limit (wrk; 3 minutes)
 	$(BENCH)/bin/python -m bench.peers --quick
+
+fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs at the server's parts (MINUTES=5)
+	$(DEV)/bin/python -m tests.fuzz --minutes $(MINUTES)
 
 lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt

@@ -1,5 +1,6 @@
 """Bodies of predict requests, of every media type, to rows and options."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from server.codec.arrays import NPY_MAGIC, decode_npy, decode_raw
 from server.codec.csv_rows import decode_csv_table, decode_csv_tensor
 from server.codec.fast_json import read_numbers
 from server.codec.forms import Part, parse_form
-from server.codec.json_text import check_weight, parse_object
+from server.codec.json_text import LIGHT, check_weight, parse_object
 from server.codec.media import CSV, FORM, JSON, NPY, PICTURES, Media, check_media
 from server.codec.messages import named, shown
 from server.codec.options import NO_OPTIONS, OPTIONS, RequestOptions, decode_options, parse_options
@@ -26,6 +27,8 @@ MAX_ID_LENGTH = 128
 FIELDS = ("instances", "id", *OPTIONS)
 _FIELDS = frozenset(FIELDS)
 BOUNDS = Bounds()
+OPTION_COMMAS = 1 << 12
+"""More than there are in the options of a body, and in its id."""
 FIELD_BYTES = 1 << 16
 """Of a field of a form."""
 
@@ -63,6 +66,8 @@ def decode_json(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int, boun
     object. Raises InvalidInput and TooLarge.
     """
     check_weight(body, bounds)
+    if not is_table(inputs):
+        _check_size(body, math.prod(inputs[0].shape), max_rows)
     if not is_table(inputs) and (plain := _decode_plain(body, inputs[0], max_rows)) is not None:
         return plain
     fields = parse_object(body, bounds)
@@ -79,6 +84,12 @@ def decode_json(body: bytes, inputs: Sequence[InputSpec], *, max_rows: int, boun
     place = "instances[{}]".format
     rows = decode_objects(instances, inputs, place) if is_table(inputs) else decode_tensor(instances, inputs[0], place)
     return PredictBody(rows=rows, id=_decode_id(fields), options=decode_options(fields))
+
+
+def _check_size(body: bytes, size: int, max_rows: int) -> None:
+    """Raise TooLarge for a long body of more numbers than so many rows have: what it takes to parse it is in vain."""
+    if len(body) > LIGHT and body.count(b",") > max_rows * size + OPTION_COMMAS:
+        raise TooLarge(f"instances: expected at most {max_rows} rows of {size} numbers; got more numbers")
 
 
 def _decode_plain(body: bytes, spec: InputSpec, max_rows: int) -> PredictBody | None:

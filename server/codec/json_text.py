@@ -12,8 +12,8 @@ from server.errors import InvalidInput, TooLarge
 LIGHT = 1 << 20
 """Bytes of a body that is parsed unweighed: it becomes 30 times as much at most."""
 _BRACKETS = b"[{"
-_CONTAINER, _STRING, _NUMBER, _ITEM = 96, 64, 24, 8
-"""Bytes that Python takes for each, beside the 8 by which its container refers to it."""
+_CONTAINER, _STRING, _NUMBER, _ENTRY, _ITEM = 96, 64, 24, 40, 24
+"""Bytes of memory for each: of a float, for one; and for each entry of an object, and each item of anything."""
 
 
 def parse_object(body: bytes, bounds: Bounds) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _too_deep(most: int) -> InvalidInput:
 
 def _weigh(body: bytes) -> int:
     text = np.frombuffer(body, np.uint8)
-    count = {sign: int(np.count_nonzero(text == sign)) for sign in b'[{",.-'}
+    count = {sign: int(np.count_nonzero(text == sign)) for sign in b'[{",:.-'}
     containers = count[ord("[")] + count[ord("{")]
     # A float has a point, or else (1e5) as many bytes as would weigh the same; of whole numbers only the small ones,
     # and no negative ones, are Python's own already.
@@ -71,5 +71,6 @@ def _weigh(body: bytes) -> int:
         _CONTAINER * containers
         + _STRING * (count[ord('"')] // 2)
         + _NUMBER * numbers
+        + _ENTRY * count[ord(":")]
         + _ITEM * (count[ord(",")] + containers)
     )

@@ -20,6 +20,8 @@ from server.rest.reply import Headers, values_of
 
 INLINE_BYTES = 1 << 18
 """What is no longer is decoded at once, in about a millisecond; a thread would take as long to be asked."""
+MOST_RATIO = 1032
+"""Of what deflate can make of a byte."""
 IDENTITY = frozenset({"", "identity"})
 
 
@@ -71,6 +73,11 @@ def coding_of(headers: Headers) -> str | None:
     if name not in WINDOWS:
         raise UnsupportedMediaType(f"Content-Encoding: expected gzip, deflate, or none; got {encoding[:64]!r}")
     return name
+
+
+def most_of(body: bytes, bounds: Bounds) -> int:
+    """Bytes that a compressed body may become."""
+    return min(len(body) * MOST_RATIO, bounds.max_body_bytes)
 
 
 async def decompress(decoding: Executor, body: bytes, coding: str, bounds: Bounds) -> bytes:

@@ -22,7 +22,7 @@ from server.codec.options import NO_OPTIONS, RequestOptions, for_engine, join, p
 from server.engine import Engine
 from server.plan import Options
 from server.rest import answer
-from server.rest.body import coding_of, decode, decompress, length_of, media_of, read_body
+from server.rest.body import coding_of, decode, decompress, length_of, media_of, most_of, read_body
 from server.rest.reply import Headers, Reply, values_of
 from server.rest.state import State, engine_of
 
@@ -110,6 +110,7 @@ async def predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -> R
 
 async def unpack(body: bytes, coding: str, by: Admitted) -> bytes:
     """The body as it was before it was compressed. Raises InvalidInput, TooLarge, Overloaded."""
+    by.share.hold(most_of(body, by.bounds))  # until it is known how much it is
     whole = await decompress(by.decoding, body, coding, by.bounds)
     by.share.hold(len(whole))
     return whole

@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,7 @@ SIZES: dict[str, tuple[bytes, int]] = {
     ),
     "rows": (ask(json.dumps({"instances": [ROW] * 4097})), 413),
     "empty rows": (ask(b'{"instances":[' + b"[]," * (MANY // 3 - 10) + b"[]]}"), 413),
+    "keys": (ask("{" + ",".join(f'"{i}":1' for i in range(300_000)) + "}"), 413),
     "depth": (ask(b'{"a":' * 1_000_000), 413),
     "objects": (ask(b'{"instances":[' + b"{}," * (MANY // 3 - 10) + b"{}]}", path=TABLE), 413),
     "a gzip bomb": (ask(gzip.compress(bytes(10 * MANY)), ("Content-Encoding", "gzip")), 413),
@@ -271,7 +273,7 @@ BAD_JSON: dict[str, bytes | str] = {
     "100,000 deep": '{"instances":' + "[" * 100_000,
     "100,000 objects deep": '{"a":' * 100_000,
     "a string without an end": b'{"instances":"' + b"x" * 1_000_000,
-    "300,000 keys": "{" + ",".join(f'"{i}":1' for i in range(300_000)) + "}",
+    "3,000 keys": "{" + ",".join(f'"{i}":1' for i in range(3000)) + "}",
 }
 
 
@@ -601,18 +603,16 @@ def test_many_large_bodies_at_once(server: Hostile) -> None:
         pytest.skip("the peak of memory cannot be reset")
     Path(f"/proc/{server.worker}/clear_refs").write_text("5")
     before = server.memory()
-    body = BODY + b" " * (MANY - len(BODY))
-    connections = [socket.create_connection(("127.0.0.1", server.port), timeout=40) for _ in range(12)]
-    statuses = set()
-    try:
-        for connection in connections:
-            connection.sendall(post(body=body)[:100_000])
-        for connection in connections:
-            connection.sendall(post(body=body)[100_000:])
-            statuses.add(int(connection.recv(65536)[9:12]))
-    finally:
-        for connection in connections:
-            connection.close()
+    data = post(body=BODY + b" " * (MANY - len(BODY)))
+
+    def status() -> int:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=40) as connection:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(data)
+            return int(connection.recv(65536)[9:12])
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = {future.result() for future in [pool.submit(status) for _ in range(12)]}
     assert statuses <= {200, 503, 408}
     assert server.memory("VmHWM") - before < MEMORY_MB
 

@@ -251,3 +251,11 @@ class TestTypes:
     def test_json(self) -> None:
         with pytest.raises(InvalidInput, match="EOF"):
             decode_predict(b"", Media(JSON), [FOUR], max_rows=1)
+
+
+def test_more_numbers_than_rows_are_not_parsed() -> None:
+    body = b'{"instances":[[' + b"1," * (1 << 20) + b"1]]}"
+    said = specs.refusal(lambda: decode_json(body, [FOUR], max_rows=8), TooLarge)
+    assert said == "instances: expected at most 8 rows of 4 numbers; got more numbers"
+    spaces = b'{"instances":[[1,2,3,4]]}' + b" " * (1 << 21)
+    assert decode_json(spaces, [FOUR], max_rows=1).rows.shape == (1, 4)

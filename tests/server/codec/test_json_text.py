@@ -61,7 +61,7 @@ def test_light_ones_are_not_weighed() -> None:
 
 def test_common_ones_are_let_through() -> None:
     """A body as large as may be, of pixels, or of numbers with a digit behind the point."""
-    for piece in (b"0,", b"255,", b"0.1,", b"-0.25,"):
+    for piece in (b"10,", b"255,", b"0.125,", b"-0.25,"):
         check_weight(b'{"instances":[[' + piece * ((BOUNDS.max_body_bytes - 100) // len(piece)) + b"0]]}", BOUNDS)
 
 
