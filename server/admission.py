@@ -20,6 +20,8 @@ LITTLE_FACTOR = 5
 """What is a little beside a request's own cost."""
 LEARNING = 0.05
 """How much one request counts, beside those before it, in how much longer all takes than members alone."""
+TELLING_SECONDS = 0.002
+"""Who had less before it, itself included, tells more of what every request takes besides than of the pace."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +88,7 @@ class Admission:
             self._long.remove(ticket)
         else:
             self._seconds -= ticket.seconds
-        if answered and ticket.ahead > 0:
+        if answered and ticket.ahead > TELLING_SECONDS:
             pace = (monotonic() - ticket.since) / ticket.ahead
             self._pace += LEARNING * (min(max(pace, 1.0), 100.0) - self._pace)
 

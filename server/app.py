@@ -43,7 +43,13 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    limits = Limits(settings.deadline, settings.breaker_failures, settings.breaker_cooldown)
+    limits = Limits(
+        deadline=settings.deadline,
+        breaker_failures=settings.breaker_failures,
+        breaker_cooldown=settings.breaker_cooldown,
+        max_wait=settings.max_wait,
+        max_queue_size=settings.max_queue_size,
+    )
     app.state.engine = Engine(repository, default=settings.default, limits=limits)
     app.state.bounds = settings.bounds()
     app.state.budget = Budget(app.state.bounds.max_inflight_bytes)

@@ -121,6 +121,10 @@ class Settings(BaseSettings):
     max_inflight_bytes: Annotated[
         int, Field(ge=1 << 16, description="bytes that the bodies in flight of a worker may hold; then 503")
     ] = _BOUNDS.max_inflight_bytes
+    max_wait: Annotated[
+        float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds that a request may wait for others")
+    ] = 5.0
+    max_queue_size: Annotated[int, Field(ge=1, description="rows that may wait or run at once, of a worker")] = 16384
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         BeforeValidator(_lower),

@@ -41,6 +41,8 @@ class TestReadSettings:
             "deadline": 30.0,
             "breaker_failures": 5,
             "breaker_cooldown": 10.0,
+            "max_wait": 5.0,
+            "max_queue_size": 16384,
             "log_level": "info",
             "providers": ("cpu",),
             "keep_alive": 75,
@@ -63,6 +65,17 @@ class TestReadSettings:
         monkeypatch.setenv("COMMITTEE_HOST", "::1")
         settings = read("--port", "9001", "--log-level=warning")
         assert (settings.port, settings.host, settings.log_level) == (9001, "::1", "warning")
+
+    def test_who_may_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {"MAX_WAIT": "0.25", "MAX_QUEUE_SIZE": "100"}.items():
+            monkeypatch.setenv(f"COMMITTEE_{name}", value)
+        assert (read().max_wait, read().max_queue_size) == (0.25, 100)
+        settings = read("--max-wait", "10", "--max-queue-size", "1")
+        assert (settings.max_wait, settings.max_queue_size) == (10, 1)
+        with pytest.raises(ValueError, match=r"^--max-wait: Input should be greater than 0; got '0'$"):
+            read("--max-wait", "0")
+        with pytest.raises(ValueError, match=r"^--max-queue-size: Input should be greater than or equal to 1; got '0'"):
+            read("--max-queue-size", "0")
 
     def test_what_failure_may_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {"DEADLINE": "0.5", "BREAKER_FAILURES": "0", "BREAKER_COOLDOWN": "2e-1"}.items():
