@@ -32,7 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     The application is ready from the start of its lifespan to the end of it.
     """
-    repository = Repository.load(settings.models, versions=settings.versions, providers=settings.providers)
+    repository = Repository.load(
+        settings.models, versions=settings.versions, threads=settings.threads, providers=settings.providers
+    )
     app = FastAPI(
         title="Committee",
         version=version("committee"),

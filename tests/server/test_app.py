@@ -1,5 +1,6 @@
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,20 @@ def test_the_settings_say_what_a_request_may_cost_and_how_much_failure_is_borne(
         Limits(max_wait=0.5, max_queue_size=7),
     ]
     assert seen[0] == Limits()
+
+
+def test_the_settings_say_how_many_threads_run_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    load = Repository.load
+
+    def spy(root: Path, **options: Any) -> Repository:
+        seen.append(options["threads"])
+        return load(root, **options)
+
+    monkeypatch.setattr(Repository, "load", spy)
+    write_ensemble(tmp_path)
+    create_app(Settings(models=tmp_path, default="tiny", threads=3))
+    assert seen == [3]
 
 
 def test_a_repository_that_cannot_be_served(tmp_path: Path) -> None:
