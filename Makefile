@@ -6,7 +6,7 @@ DEV := .venv/dev
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick clean
+.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick profile clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(SERVE)/.installed $(BENCH)/.installed ## Measure Committee beside its p
 
 bench-quick: $(SERVE)/.installed $(BENCH)/.installed ## Measure it beside FastAPI by hand and the limit (wrk; 3 minutes)
 	$(BENCH)/bin/python -m bench.peers --quick
+
+profile: $(DEV)/.installed ## Draw what a worker does under load (wrk, py-spy): bench/.work/profile.svg
+	$(DEV)/bin/python -m bench.profile
 
 lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
