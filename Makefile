@@ -7,7 +7,7 @@ DEV := .venv/dev
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick fuzz clean
+.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick profile fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(SERVE)/.installed $(BENCH)/.installed ## Measure Committee beside its p
 
 bench-quick: $(SERVE)/.installed $(BENCH)/.installed ## Measure it beside FastAPI by hand and the limit (wrk; 3 minutes)
 	$(BENCH)/bin/python -m bench.peers --quick
+
+profile: $(DEV)/.installed ## Draw what a worker does under load (wrk, py-spy): bench/.work/profile.svg
+	$(DEV)/bin/python -m bench.profile
 
 fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs at the server's parts (MINUTES=5)
 	$(DEV)/bin/python -m tests.fuzz --minutes $(MINUTES)

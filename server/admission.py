@@ -3,6 +3,8 @@
 A queue that empties now and then is a burst, and may be long. One that has not been empty for a while only adds to
 everybody's time: then only those are let in that wait little, or little beside what they cost themselves (after the
 controlled delay of Maurer 2015, Fail at Scale).
+
+A request that is done in turns with others, as big ones are, keeps those that come later waiting for a turn only.
 """
 
 from dataclasses import dataclass
@@ -18,14 +20,18 @@ LITTLE_FACTOR = 5
 """What is a little beside a request's own cost."""
 LEARNING = 0.05
 """How much one request counts, beside those before it, in how much longer all takes than members alone."""
+TELLING_SECONDS = 0.002
+"""Who had less before it, itself included, tells more of what every request takes besides than of the pace."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ticket:
     """Of a request that was let in."""
 
     seconds: float
     rows: int
+    turn: float
+    """Seconds of it at most that another one waits for, if that takes no longer itself."""
     ahead: float
     """Seconds of members' time that were to do when it came, its own among them."""
     since: float
@@ -36,45 +42,63 @@ class Admission:
 
     def __init__(self, *, max_wait: float, max_rows: int) -> None:
         self._max_wait, self._max_rows = max_wait, max_rows
-        self._seconds = 0.0
+        self._inside = 0
+        """Requests."""
         self._rows = 0
+        self._seconds = 0.0
+        """Of those that are done in one turn."""
+        self._long: set[Ticket] = set()
+        """The others."""
         self._busy_since = monotonic()
         self._pace = 1.0
         """Seconds that a second of members' time takes, with all that is done beside."""
 
-    @property
-    def wait(self) -> float:
-        """Seconds until what is there will be done, by what is known."""
-        return self._seconds * self._pace
+    def wait(self, seconds: float = 0.0) -> float:
+        """Seconds for which one that takes members so many would have to wait for others, by what is known.
 
-    def enter(self, seconds: float, rows: int, *, left: float) -> Ticket:
-        """Let a request in that takes members so many seconds, and may take `left` seconds in all.
+        Those that are done in turns keep nobody waiting for longer than a turn, or than that takes itself.
+        """
+        return self._ahead(seconds) * self._pace
 
-        With nothing before it every request is let in. Raises Overloaded.
+    def enter(self, seconds: float, rows: int, *, left: float | None, turn: float) -> Ticket:
+        """Let a request in that takes members so many seconds, in turns of `turn`, and may take `left` in all.
+
+        With nothing before it every request is let in; so is, if `left` is None, what one that was let in has to do
+        besides. Raises Overloaded.
         """
         now = monotonic()
-        if not self._rows:
+        if not self._inside:
             self._busy_since, self._seconds = now, 0.0
-        elif reason := self._why_not(seconds, rows, left, now):
-            raise Overloaded(f"the server is busy: {reason}", retry_after=max(1, ceil(self.wait)))
-        return self.again(seconds, rows, left=left)
-
-    def again(self, seconds: float, rows: int, *, left: float) -> Ticket:
-        """Of a request that was let in: more that it has to do, which is not refused any more."""
-        self._seconds += seconds
+        elif left is not None and (reason := self._why_not(seconds, rows, left, now)):
+            raise Overloaded(f"the server is busy: {reason}", retry_after=max(1, ceil(self.wait(seconds))))
+        ticket = Ticket(seconds, rows, turn, self._ahead(seconds) + seconds, now)
+        self._inside += 1
         self._rows += rows
-        return Ticket(seconds, rows, self._seconds, monotonic())
+        if turn < seconds:
+            self._long.add(ticket)
+        else:
+            self._seconds += seconds
+        return ticket
 
     def leave(self, ticket: Ticket, *, answered: bool) -> None:
         """It is answered, or waits no more."""
-        self._seconds -= ticket.seconds
+        self._inside -= 1
         self._rows -= ticket.rows
-        if answered and ticket.ahead > 0:
+        if ticket in self._long:
+            self._long.remove(ticket)
+        else:
+            self._seconds -= ticket.seconds
+        if answered and ticket.ahead > TELLING_SECONDS:
             pace = (monotonic() - ticket.since) / ticket.ahead
             self._pace += LEARNING * (min(max(pace, 1.0), 100.0) - self._pace)
 
+    def _ahead(self, seconds: float) -> float:
+        if not self._long:
+            return self._seconds
+        return self._seconds + sum([min(other.seconds, max(seconds, other.turn)) for other in self._long])
+
     def _why_not(self, seconds: float, rows: int, left: float, now: float) -> str | None:
-        wait = self.wait
+        wait = self.wait(seconds)
         if self._rows + rows > self._max_rows:
             return f"{self._rows} rows wait, of at most {self._max_rows}"
         if wait > left:

@@ -82,8 +82,15 @@ def _choose(settings: Settings) -> list[Path]:
 
 
 def _load(settings: Settings, folders: Iterable[Path]) -> Engine:
-    loaded = Repository(load_version(folder, providers=settings.providers) for folder in folders)
-    limits = Limits(settings.deadline, settings.breaker_failures, settings.breaker_cooldown)
+    threads, providers = settings.threads, settings.providers
+    loaded = Repository(load_version(folder, threads=threads, providers=providers) for folder in folders)
+    limits = Limits(
+        deadline=settings.deadline,
+        breaker_failures=settings.breaker_failures,
+        breaker_cooldown=settings.breaker_cooldown,
+        max_wait=settings.max_wait,
+        max_queue_size=settings.max_queue_size,
+    )
     return Engine(loaded, default=settings.default, limits=limits)
 
 
@@ -96,7 +103,14 @@ def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> None
     folders = [settings.models / name / str(number) for name, number in sorted(state.versions())]
     engine = app.state.engine = _load(settings, folders)
     app.state.control = Control(
-        Follower(engine, board, settings.models, number=state.number, providers=settings.providers),
+        Follower(
+            engine,
+            board,
+            settings.models,
+            number=state.number,
+            threads=settings.threads,
+            providers=settings.providers,
+        ),
         Changer(board, settings.models, versions=settings.versions, seconds=settings.trial_seconds),
         poll_seconds=settings.poll_seconds if settings.model_control == "poll" else None,
     )

@@ -20,7 +20,7 @@ LEARNING, DOUBT = 0.1, 0.98
 NOISE = 0.01
 """A call that takes so much more or less than was thought teaches nothing."""
 BATCH_SECONDS = 0.003
-"""What a batch may take, so that those behind it need not wait long; unless rows would be much dearer in small ones."""
+"""What the rows of a batch may take, so that those behind it need not wait long; unless the call costs much itself."""
 OVERHEAD_SECONDS = 50e-6
 """What a batch costs beside the members' own time."""
 LOSS = 0.05
@@ -46,7 +46,7 @@ class Costs:
         """Of the best batch: small enough to be fair, large enough that little is lost to the call itself."""
         call, row = self._sums(members)
         call, row = call + OVERHEAD_SECONDS, max(row, LEAST / MOST)
-        return int(min(max((BATCH_SECONDS - call) / row, call / (LOSS * row), 1), MOST))
+        return int(min(max(max(BATCH_SECONDS, call / LOSS) / row, 1), MOST))
 
     def _sums(self, members: Sequence[int]) -> tuple[float, float]:
         call = row = 0.0

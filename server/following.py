@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from server import telemetry
@@ -29,9 +30,10 @@ class Follower:
     """Keeps an engine at the generation of the board, from `start` to `close`; it begins at `number`."""
 
     def __init__(
-        self, engine: Engine, board: Board, root: Path, *, number: int, providers: Sequence[str] = CPU
+        self, engine: Engine, board: Board, root: Path, *, number: int, threads: int = 1, providers: Sequence[str] = CPU
     ) -> None:
-        self._engine, self._board, self._root, self._providers = engine, board, root, providers
+        self._engine, self._board, self._root = engine, board, root
+        self._load = partial(load_version, threads=threads, providers=providers)
         self._number = number
         self._ready: tuple[int, Prepared] | None = None
         """A proposal's number, and what it would serve."""
@@ -118,7 +120,7 @@ class Follower:
 
     def _load_version(self, name: str, version: int) -> Ensemble:
         served = self._engine.repository.find(name, version)
-        return served or load_version(self._root / name / str(version), providers=self._providers)
+        return served or self._load(self._root / name / str(version))
 
     def _say(self) -> None:
         number, fault = self._failed

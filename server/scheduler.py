@@ -82,12 +82,14 @@ class Scheduler:
             return count_answered(ensemble, nothing(ensemble, len(rows), missing))
         seconds, left = known.costs.estimate(members, len(rows)), until - now
         key = Key(ensemble, members, left < ROOM * seconds)
-        enter = self._admission.enter if first else self._admission.again
-        ticket = enter(seconds, len(rows), left=left)
+        at_once = known.costs.rows_at_once(members)
+        turn = seconds if len(rows) <= at_once else IN_FLIGHT * known.costs.estimate(members, at_once)
+        ticket = self._admission.enter(seconds, len(rows), left=left if first else None, turn=turn)
         answered = False
         try:
-            if len(rows) > self._rows_at_once(key):
-                items = await self._in_parts(key, rows, until, hurried=hurried)
+            if len(rows) > at_once:
+                parts = np.array_split(rows, ceil(len(rows) / at_once))
+                items = await self._in_parts(key, parts, until, hurried=hurried)
             else:
                 order = _Order(plan if not missing else None)
                 items = [await self._batcher.submit(key, rows, until, hurried=hurried, order=order)]
@@ -105,18 +107,19 @@ class Scheduler:
         """Whether anything waits or runs."""
         return bool(self._running) or not self._batcher.idle
 
-    async def _in_parts(self, key: Key, rows: Rows, until: float, *, hurried: bool) -> list[Item[Run]]:
-        """A big request does not keep the others waiting: its next part is queued behind what has come meanwhile."""
-        n_parts = ceil(len(rows) / self._rows_at_once(key))
-        parts = enumerate(np.array_split(rows, n_parts))
+    async def _in_parts(self, key: Key, parts: Sequence[Rows], until: float, *, hurried: bool) -> list[Item[Run]]:
+        """A big request does not keep the others waiting: its next part is queued behind what has come meanwhile.
+
+        Once its time is over no more are queued.
+        """
+        loop, waiting = asyncio.get_running_loop(), iter(enumerate(parts))
         items: dict[int, Item[Run]] = {}
 
         async def go() -> None:
-            for number, part in parts:
-                item = await self._batcher.submit(key, part, until, hurried=hurried, order=_Order(None))
-                items[number] = item
-                if item.run is None:
-                    return  # its time is over
+            for number, part in waiting:
+                items[number] = await self._batcher.submit(key, part, until, hurried=hurried, order=_Order(None))
+                if loop.time() >= until:
+                    return
 
         going = [asyncio.ensure_future(go()) for _ in range(IN_FLIGHT)]
         try:
@@ -181,7 +184,7 @@ def _join(
 ) -> Answered:
     """The answers to the parts of a request; a member has answered if it has all of them."""
     runs = [(item.run, item) for item in items if item.run is not None]
-    if len(runs) < len(items):  # its time was over before all of it had begun
+    if not runs or sum(len(item.rows) for _, item in runs) < n_rows:  # its time was over before all of it had begun
         missing.update(dict.fromkeys(members, "deadline"))
         return nothing(ensemble, n_rows, missing)
     fine: NDArray[np.bool_] = np.array([run.valid[:, item.at].all(axis=1) for run, item in runs])

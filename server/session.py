@@ -74,7 +74,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised, and the log is JSON
-        # Threads that spin while idle take the cores from the other workers' sessions.
+        # Threads that spin while idle take the cores from the other workers' sessions. Those of a pool that sessions
+        # share cannot be kept from it: each has its own.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.load_model_format", "ONNX")  # it would guess, and has one of its own
         # Weights in files beside the graph have been refused; should one be left, let it be found nowhere.

@@ -19,6 +19,8 @@ ENV_PREFIX = "COMMITTEE_"
 _BOUNDS = Bounds()
 HOST_PATTERN = r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
 """Of a host that is trusted."""
+COMPUTED = {"workers": "one a core", "threads": "the cores, shared among the workers"}
+"""Defaults that depend on the machine, in words."""
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -49,6 +51,11 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def cores_of_each(validated: dict[str, Any]) -> int:
+    """Cores for each of the workers, at least one."""
+    return max(1, available_cores() // int(validated["workers"]))
+
+
 class Settings(BaseSettings):
     """Each is an environment variable `COMMITTEE_<NAME>` and an option `--<name>` of the command."""
 
@@ -65,6 +72,9 @@ class Settings(BaseSettings):
         Field(description="versions of each ensemble to serve: latest, all, or numbers like 1,3"),
     ] = "latest"
     workers: Annotated[int, Field(ge=1, le=1024, description="processes")] = Field(default_factory=available_cores)
+    threads: Annotated[int, Field(ge=1, le=1024, description="threads that run a graph, of a worker")] = Field(
+        default_factory=cores_of_each
+    )
     providers: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -153,6 +163,10 @@ class Settings(BaseSettings):
         None
     )
     tls_key: Annotated[Path | None, Field(description="file of the certificate's private key")] = None
+    max_wait: Annotated[
+        float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds that a request may wait for others")
+    ] = 5.0
+    max_queue_size: Annotated[int, Field(ge=1, description="rows that may wait or run at once, of a worker")] = 16384
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         BeforeValidator(_lower),
@@ -178,7 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An option for each setting; one that is not given is not among the parsed."""
     parser.epilog = "An option wins over its environment variable."
     for name, field in Settings.model_fields.items():
-        default = "one a core" if field.default_factory else field.default
+        default = COMPUTED.get(name, field.default)
         default = ",".join(default) if isinstance(default, tuple) else default
         default = "none" if default in (None, "") else default
         parser.add_argument(

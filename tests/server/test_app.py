@@ -55,11 +55,27 @@ def test_the_settings_say_what_a_request_may_cost_and_how_much_failure_is_borne(
     write_ensemble(tmp_path)
     create_app(Settings(models=tmp_path, default="tiny"))
     create_app(Settings(models=tmp_path, default="tiny", deadline=0.5, breaker_failures=2, breaker_cooldown=7))
+    create_app(Settings(models=tmp_path, default="tiny", max_wait=0.5, max_queue_size=7))
     assert seen == [
         Limits(deadline=30.0, breaker_failures=5, breaker_cooldown=10.0),
         Limits(deadline=0.5, breaker_failures=2, breaker_cooldown=7),
+        Limits(max_wait=0.5, max_queue_size=7),
     ]
     assert seen[0] == Limits()
+
+
+def test_the_settings_say_how_many_threads_run_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    load = Repository.load
+
+    def spy(root: Path, **options: Any) -> Repository:
+        seen.append(options["threads"])
+        return load(root, **options)
+
+    monkeypatch.setattr(Repository, "load", spy)
+    write_ensemble(tmp_path)
+    create_app(Settings(models=tmp_path, default="tiny", threads=3))
+    assert seen == [3]
 
 
 def test_a_repository_that_cannot_be_served(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server import costs
@@ -9,6 +11,9 @@ from server.costs import Costs, measure
 from server.errors import MemberFailed
 from server.repository import load_version
 from tests import faulty, tiny
+
+COSTS = st.floats(0, 10)
+"""Seconds."""
 
 
 @pytest.mark.parametrize(
@@ -92,3 +97,57 @@ def test_a_member_that_costs_nothing_stays_free() -> None:
     costs = Costs([0.0], [0.0])
     costs.learn((0,), 10, 1.0)
     assert costs.estimate((0,), 10) == 0.0
+
+
+@pytest.mark.parametrize("factor", [1 - 0.9 * costs.NOISE, 1.0, 1 + 0.9 * costs.NOISE])
+def test_what_takes_about_as_long_as_was_thought_teaches_nothing(factor: float) -> None:
+    known = Costs([1.0], [0.5])
+    known.learn((0,), 4, 3.0 * factor)
+    assert known == Costs([1.0], [0.5])
+
+
+@pytest.mark.parametrize("factor", [1 - 1.1 * costs.NOISE, 1 + 1.1 * costs.NOISE])
+def test_what_takes_a_little_more_or_less_teaches_a_little(factor: float) -> None:
+    known = Costs([1.0], [0.5])
+    known.learn((0,), 4, 3.0 * factor)
+    assert known.estimate((0,), 4) == pytest.approx(3.0 * factor**costs.LEARNING)
+
+
+class TestRowsAtOnce:
+    @given(st.lists(st.tuples(COSTS, COSTS), max_size=4))
+    def test_some_but_not_too_many(self, members: list[tuple[float, float]]) -> None:
+        known = Costs([call for call, _ in members], [row for _, row in members])
+        assert 1 <= known.rows_at_once(range(len(members))) <= costs.MOST
+
+    @given(COSTS, COSTS, COSTS)
+    def test_dearer_rows_make_no_larger_batch(self, call: float, row: float, more: float) -> None:
+        assert Costs([call], [row + more]).rows_at_once((0,)) <= Costs([call], [row]).rows_at_once((0,))
+
+    @given(COSTS, COSTS, COSTS)
+    def test_dearer_calls_make_no_smaller_batch(self, call: float, row: float, more: float) -> None:
+        assert Costs([call + more], [row]).rows_at_once((0,)) >= Costs([call], [row]).rows_at_once((0,))
+
+    @given(COSTS, COSTS)
+    def test_a_batch_is_short_unless_its_call_costs_much_and_then_wastes_little(self, call: float, row: float) -> None:
+        n = Costs([call], [row]).rows_at_once((0,))
+        call += costs.OVERHEAD_SECONDS
+        assert n == 1 or n * row <= max(costs.BATCH_SECONDS, call / costs.LOSS) * (1 + 1e-9)
+        assert n == costs.MOST or call <= costs.LOSS * (n + 1) * row * (1 + 1e-9)
+
+    @pytest.mark.parametrize(
+        ("call", "row", "rows"),
+        [
+            (0.0, 0.0009, 3),  # three milliseconds of rows
+            (0.0, 0.00009, 33),
+            (0.0, 0.0, costs.MOST),
+            (0.0, 1.0, 1),
+            (0.01, 0.01, 20),  # of two hundred milliseconds ten are a twentieth
+        ],
+    )
+    def test_by_hand(self, call: float, row: float, rows: int) -> None:
+        assert Costs([call], [row]).rows_at_once((0,)) == rows
+
+    def test_of_members_together(self) -> None:
+        known = Costs([0.0, 0.0, 9.0], [0.00008, 0.0002, 9.0])
+        assert known.rows_at_once((0, 1)) == 10
+        assert known.rows_at_once((0,)) == 37

@@ -1,12 +1,15 @@
 """What a client may send, and how long it may take, on every route: raw bytes over real sockets."""
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
+from server import protocol
 from server.app import create_app
 from server.bounds import Bounds
 from server.protocol import FastLane
@@ -255,3 +258,219 @@ class TestTime:
                 assert reader.answer().status == 200
             reader.end()
             until(lambda: not server.connections)
+
+
+JSON = ("Content-Type", "application/json")
+OTHER = BODY.replace(b"1,2", b"3,1")
+
+
+class Knowing(FastLane):
+    """Counts the requests whose heads it knew."""
+
+    taken = 0
+
+    def _take(self, *given: Any) -> None:
+        Knowing.taken += 1
+        super()._take(*given)
+
+
+@pytest.fixture
+def knowing(models: Path) -> Iterator[Served]:
+    Knowing.taken = 0
+    with served(create_app(Settings(models=models, default="tiny")), Knowing) as server:
+        yield server
+
+
+def heads(server: Served) -> dict[bytes, Any]:
+    app = server.server.config.app
+    assert isinstance(app, FastAPI)
+    known: dict[bytes, Any] = app.state.heads
+    return known
+
+
+def tagged(*headers: tuple[str, str], path: str = "/predict", body: bytes = BODY, **how: Any) -> bytes:
+    return post(path, body, [JSON, ("X-Request-Id", "mine"), *headers], **how)
+
+
+def exchange(server: Served, *pieces: bytes, n: int = 1) -> list[Answer]:
+    """On one connection, piece by piece; each is read by itself."""
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number, piece in enumerate(pieces):
+            if number:
+                time.sleep(0.05)
+            connection.sendall(piece)
+        reader = Reader(connection)
+        return [reader.answer() for _ in range(n)]
+
+
+class TestKnownHeads:
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            tagged(),
+            tagged(path="/predict?strategy=vote&detail=members"),
+            tagged(path="/v1/ensembles/tiny/versions/1/predict"),
+            tagged(path="/v1/ensembles/nobody/predict"),
+            tagged(("Accept", "application/x-npy")),
+            tagged(("X-Request-Deadline-Ms", "none")),
+            tagged(body=b"{"),
+            tagged(body=b""),
+            post("/predict", bytes(16), [("Content-Type", "application/octet-stream"), ("X-Request-Id", "raw")]),
+        ],
+    )
+    def test_are_answered_as_others(self, knowing: Served, request_: bytes) -> None:
+        [parsed] = exchange(knowing, request_)
+        assert len(heads(knowing)) == 1
+        [again] = exchange(knowing, request_)
+        assert Knowing.taken == 1
+        assert again == parsed
+        with knowing.connect() as connection:  # and many on one connection
+            reader = Reader(connection)
+            for _ in range(5):
+                connection.sendall(request_)
+                assert reader.answer() == parsed
+        assert Knowing.taken == 6
+        until(lambda: not knowing.tasks)
+
+    def test_bodies_are_each_requests_own(self, knowing: Served) -> None:
+        """Those of the length that the head says are taken with it, whatever is in them."""
+        expected = [exchange(knowing, tagged(("X", "y"), body=body))[0].json() for body in (BODY, OTHER)]
+        assert expected[0] != expected[1]
+        exchange(knowing, tagged())
+        for body, answer in ((OTHER, expected[1]), (BODY, expected[0])):
+            assert exchange(knowing, tagged(body=body))[0].json() == answer
+        assert Knowing.taken == 3
+        longer = BODY.replace(b"1,2", b"1,22")
+        assert exchange(knowing, tagged(body=longer))[0].status == 200
+        assert Knowing.taken == 3
+
+    @pytest.mark.parametrize(
+        ("pieces", "n"),
+        [
+            pytest.param([tagged() * 3], 3, id="pipelined"),
+            pytest.param([tagged() + tagged(("X", "y")), tagged()], 3, id="after others"),
+            pytest.param([tagged() + b"\r\n", tagged()], 2, id="with an empty line behind"),
+            pytest.param([b"\r\n" + tagged(), tagged()], 2, id="with an empty line before"),
+            pytest.param([tagged()[:-1], tagged()[-1:]], 1, id="a body in two pieces"),
+            pytest.param([tagged()[:30], tagged()[30:]], 1, id="a head in two pieces"),
+            pytest.param([tagged()[: -len(BODY)], BODY], 1, id="the body by itself"),
+            pytest.param([tagged() + tagged()[:40], tagged()[40:]], 2, id="one and a half"),
+            pytest.param([tagged() + get(LIVE) + tagged(), tagged()], 4, id="both roads"),
+            pytest.param([tagged(), get(LIVE), tagged()], 3, id="both roads apart"),
+        ],
+    )
+    def test_in_whatever_pieces_they_come(self, knowing: Served, pieces: list[bytes], n: int) -> None:
+        [expected] = exchange(knowing, tagged())
+        answers = exchange(knowing, *pieces, n=n)
+        assert [answer for answer in answers if answer.header("x-request-id") == "mine"] == [expected] * (
+            n - (get(LIVE) in b"".join(pieces))
+        )
+
+    def test_a_request_that_ends_in_known_bytes_is_none(self, knowing: Served) -> None:
+        """A body that looks like a request is a body."""
+        exchange(knowing, tagged())
+        inner = tagged()
+        [answer] = exchange(knowing, post("/predict", inner, [JSON]))
+        assert answer.status == 400
+        [answer] = exchange(knowing, post("/predict", inner, [JSON])[: -len(inner)], inner)
+        assert answer.status == 400
+        assert Knowing.taken == 0
+
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            pytest.param(tagged(close=True), id="Connection: close"),
+            pytest.param(tagged(version="1.0"), id="HTTP/1.0"),
+            pytest.param(tagged(("Connection", "keep-alive"), version="1.0"), id="HTTP/1.0 that would stay"),
+            pytest.param(
+                tagged(("Transfer-Encoding", "chunked"), body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)),
+                id="chunked",
+            ),
+            pytest.param(tagged(("X-Long", "x" * 2048)), id="a long head"),
+            pytest.param(tagged(path="/v1/ensembles/t%69ny/predict"), id="the other road"),
+            pytest.param(get(LIVE), id="no predict request"),
+        ],
+    )
+    def test_others_are_not_remembered(self, knowing: Served, request_: bytes) -> None:
+        for _ in range(2):
+            [answer] = exchange(knowing, request_)
+            assert answer.status == 200
+        assert heads(knowing) == {}
+        assert Knowing.taken == 0
+
+    def test_who_expects_to_be_told_to_go_on_is(self, knowing: Served) -> None:
+        request = tagged(("Expect", "100-continue"))
+        for _ in range(2):
+            with knowing.connect() as connection:
+                connection.sendall(request[: -len(BODY)])
+                assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                connection.sendall(BODY)
+                assert Reader(connection).answer().status == 200
+        exchange(knowing, request)
+        assert heads(knowing) == {}
+
+    @pytest.mark.parametrize("spare", [0, 1])
+    def test_the_longest(self, knowing: Served, spare: int) -> None:
+        """2048 bytes are known, one more are not."""
+        head = len(tagged(("X", ""))) - len(BODY)
+        request = tagged(("X", "x" * (2048 - head + spare)))
+        for _ in range(2):
+            assert exchange(knowing, request)[0].status == 200
+        assert Knowing.taken == 1 - spare
+
+    def test_no_more_than_so_many(self, knowing: Served) -> None:
+        with knowing.connect() as connection:
+            reader = Reader(connection)
+            for number in [*range(protocol.HEADS + 10), *range(protocol.HEADS + 10)]:
+                connection.sendall(post("/predict", BODY, [JSON, ("X-Request-Id", f"r{number}")]))
+                answer = reader.answer()
+                assert (answer.status, answer.header("x-request-id")) == (200, f"r{number}")
+                assert len(heads(knowing)) <= protocol.HEADS
+
+    def test_nothing_is_taken_from_another_request(self, knowing: Served) -> None:
+        """What is known is known by all its bytes."""
+        said = [("X-Request-Id", "one"), ("X-Request-Id", "two"), ("Authorization", "Bearer a"), ("X-Rest", "")]
+        for header in said * 2:
+            [answer] = exchange(knowing, post("/predict", BODY, [JSON, header]))
+            given = header[1] if header[0] == "X-Request-Id" else None
+            assert (answer.header("x-request-id") == given) == (given is not None)
+        assert Knowing.taken == len(said) == len(heads(knowing))
+        by_headers = {dict(head.headers).get(b"authorization") for head in heads(knowing).values()}
+        assert by_headers == {None, b"Bearer a"}
+        made = [exchange(knowing, post("/predict", BODY, [JSON]))[0].header("x-request-id") for _ in range(3)]
+        assert len(set(made)) == 3  # an id that was made is not remembered
+
+    def test_a_limit_of_connections_counts_all(self, models: Path) -> None:
+        app = create_app(Settings(models=models, default="tiny"))
+        with served(app, limit_concurrency=50) as server:
+            for _ in range(2):
+                assert exchange(server, tagged())[0].status == 200
+            assert heads(server) == {}
+
+    def test_a_server_that_stops_takes_no_more(self, knowing: Served) -> None:
+        exchange(knowing, tagged())
+        app = knowing.server.config.app
+        assert isinstance(app, FastAPI)
+        app.state.ready = False
+        try:
+            assert exchange(knowing, tagged())[0].status == 503
+        finally:
+            app.state.ready = True
+
+    def test_are_counted_and_timed_as_others(self, knowing: Served) -> None:
+        name = 'committee_http_requests_total{method="POST",route="/predict",status="200"}'
+        before = value(name)
+        for _ in range(4):
+            exchange(knowing, tagged())
+        until(lambda: value(name) == before + 4)
+        assert knowing.server.server_state.total_requests == 4
+
+    def test_garbage_behind_one_is_refused(self, knowing: Served) -> None:
+        exchange(knowing, tagged())
+        with knowing.connect() as connection:
+            reader = Reader(connection)
+            connection.sendall(tagged())
+            assert reader.answer().status == 200
+            connection.sendall(b"\x16\x03\x01")
+            refusal(reader.answer(), 400, "invalid_input")

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,34 @@ def test_a_session_on_more_threads_answers_the_same() -> None:
     x = {"X": tiny.rows(64)}
     one, two = (Session(linear(), where="m1.onnx", threads=n).run(["probabilities"], x) for n in (1, 2))
     assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts the threads of Linux")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sessions_have_threads_of_their_own_that_do_not_spin(threads: int) -> None:
+    """The caller's is one of them."""
+    code = """
+import sys, time
+from pathlib import Path
+from server.session import Session
+from tests import tiny
+def count():
+    return len(list(Path("/proc/self/task").iterdir()))
+model, x = tiny.linear_member(tiny.coefficients(1)[0]), {"X": tiny.rows(64)}
+Session(model, where="m1.onnx").run(["probabilities"], x)
+before = count()
+sessions = [Session(model, where="m1.onnx", threads=int(sys.argv[1])) for _ in range(4)]
+print(count() - before)
+for session in sessions:
+    session.run(["probabilities"], x)
+began = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - began)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(threads)], capture_output=True, text=True, check=True)
+    more, busy = done.stdout.split()
+    assert int(more) == 4 * (threads - 1)
+    assert float(busy) < 0.1
 
 
 def test_a_session_tells_what_its_tensors_look_like() -> None:

@@ -38,9 +38,12 @@ class TestReadSettings:
             "default": "fashion",
             "versions": "latest",
             "workers": available_cores(),
+            "threads": 1,
             "deadline": 30.0,
             "breaker_failures": 5,
             "breaker_cooldown": 10.0,
+            "max_wait": 5.0,
+            "max_queue_size": 16384,
             "log_level": "info",
             "providers": ("cpu",),
             "keep_alive": 75,
@@ -72,6 +75,30 @@ class TestReadSettings:
         settings = read("--port", "9001", "--log-level=warning")
         assert (settings.port, settings.host, settings.log_level) == (9001, "::1", "warning")
 
+    @pytest.mark.parametrize(
+        ("n_cores", "options", "threads"),
+        [
+            (4, ["--workers=4"], 1),
+            (4, ["--workers=1"], 4),
+            (5, ["--workers=2"], 2),
+            (2, ["--workers=8"], 1),
+            (4, ["--workers=4", "--threads=3"], 3),
+            (4, ["--workers=1", "--threads=1"], 1),
+        ],
+    )
+    def test_threads_share_the_cores(
+        self, n_cores: int, options: list[str], threads: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("server.settings.available_cores", lambda: n_cores)
+        assert read(*options).threads == threads
+
+    def test_who_may_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {"MAX_WAIT": "0.25", "MAX_QUEUE_SIZE": "100"}.items():
+            monkeypatch.setenv(f"COMMITTEE_{name}", value)
+        assert (read().max_wait, read().max_queue_size) == (0.25, 100)
+        settings = read("--max-wait", "10", "--max-queue-size", "1")
+        assert (settings.max_wait, settings.max_queue_size) == (10, 1)
+
     def test_what_failure_may_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {"DEADLINE": "0.5", "BREAKER_FAILURES": "0", "BREAKER_COOLDOWN": "2e-1"}.items():
             monkeypatch.setenv(f"COMMITTEE_{name}", value)
@@ -96,6 +123,9 @@ class TestReadSettings:
             (["--port", "65536"], "--port: "),
             (["--port", "-1"], "--port: "),
             (["--workers", "0"], "--workers: "),
+            (["--threads", "0"], "--threads: Input should be greater than or equal to 1; got '0'"),
+            (["--max-wait", "0"], "--max-wait: Input should be greater than 0; got '0'"),
+            (["--max-queue-size", "0"], "--max-queue-size: Input should be greater than or equal to 1; got '0'"),
             (["--deadline", "0"], "--deadline: Input should be greater than 0; got '0'"),
             (["--deadline", "3601"], "--deadline: Input should be less than or equal to 3600; got '3601'"),
             (["--deadline", "inf"], "--deadline: "),

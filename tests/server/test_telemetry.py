@@ -83,6 +83,26 @@ def test_counts_requests_with_bounded_labels() -> None:
     assert value('committee_http_request_duration_seconds_bucket{le="0.025",route="/r"}') == 3
 
 
+def test_times_the_parts_of_a_requests_way() -> None:
+    labels = 'stage="encode"}'
+    names = [f"count{{{labels}", f"sum{{{labels}", f'bucket{{le="0.0001",{labels}']
+    before = [value(f"committee_stage_duration_seconds_{name}") for name in names]
+    telemetry.observe_part("encode", 0.0001)
+    telemetry.observe_part("encode", 0.5, times=3)
+    after = [value(f"committee_stage_duration_seconds_{name}") for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == pytest.approx([4, 1.5001, 1])
+
+
+def test_what_is_counted_is_seen_once_it_is_flushed() -> None:
+    sample = 'committee_errors_total{code="unflushed"}'
+    assert value(sample) == 0
+    telemetry.count_error("unflushed")
+    assert sample.encode() not in telemetry.exposition()[0]
+    telemetry.flush()
+    telemetry.flush()
+    assert f"{sample} 1.0".encode() in telemetry.exposition()[0]
+
+
 def test_counts_errors_and_the_build() -> None:
     telemetry.count_error("some_code")
     telemetry.count_build()

@@ -325,3 +325,49 @@ def connect_and_see(server: Served) -> Any:
         until(lambda: server.connections)
         [protocol] = server.connections
     return protocol
+
+
+class TestIdle:
+    """The time that a connection may be idle counts from the last answer, by a timer that is seldom set anew."""
+
+    @pytest.fixture
+    def hasty(self, app: FastAPI) -> Iterator[Served]:
+        with served(app, timeout_keep_alive=0.8) as server:
+            yield server
+
+    @pytest.mark.parametrize("path", ["/predict", SLOW])
+    def test_an_answer_that_takes_longer(self, hasty: Served, gate: Gate, path: str) -> None:
+        with hasty.connect() as connection:
+            reader = Reader(connection)
+            for _ in range(2):
+                connection.sendall(post(path))
+                until(lambda: gate.inside)
+                time.sleep(1.0)
+                gate.open.set()
+                assert reader.answer().status == 200
+                gate.open.clear()
+                gate.inside = 0
+            reader.end()
+
+    def test_one_who_comes_again_in_time_may_stay(self, hasty: Served) -> None:
+        with hasty.connect() as connection:
+            reader = Reader(connection)
+            began = time.monotonic()
+            while time.monotonic() - began < 1.6:
+                connection.sendall(post())
+                assert reader.answer().status == 200
+                time.sleep(0.05)
+            reader.end()
+        until(lambda: not hasty.connections)
+
+    def test_many_requests_set_one_timer(self, server: Served) -> None:
+        with server.connect() as connection:
+            reader = Reader(connection)
+            timers = set()
+            for path in ("/predict", SLOW, LIVE) * 20:
+                connection.sendall(get(path) if path == LIVE else post(path))
+                assert reader.answer().status == 200
+                [protocol] = server.connections
+                until(lambda protocol=protocol: protocol.timeout_keep_alive_task is not None)  # type: ignore[misc]
+                timers.add(id(protocol.timeout_keep_alive_task))
+            assert len(timers) == 1

@@ -1,5 +1,6 @@
 """Real processes and real sockets: the server is started as people start it."""
 
+import gc
 import http.client
 import json
 import os
@@ -385,3 +386,16 @@ def is_listening(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_what_is_loaded_is_left_alone_by_the_collector_of_garbage() -> None:
+    threshold = gc.get_threshold()
+    before = gc.get_freeze_count()
+    try:
+        workers._leave_to_stand()
+        assert gc.get_freeze_count() > before
+        assert gc.get_threshold()[0] == workers.GARBAGE > threshold[0]
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*threshold)
