@@ -386,9 +386,7 @@ def test_polling_passes_over_what_cannot_be_served(root: Path, caplog: pytest.Lo
         told = [message for message in caplog.messages if "refused" in message]
         assert len(told) == 2
         assert told[0] == "a version is refused: tiny/6/ensemble.toml: No such file or directory"
-        assert told[1].startswith(
-            "a version is refused: tiny/4: m1.onnx: expected an ONNX file; got bytes that are none"
-        )
+        assert told[1].startswith("a version is refused: tiny/4: m1.onnx: expected an ONNX file; got bytes")
         assert answers(client) == 3
         shutil.rmtree(folder)
         shutil.rmtree(root / "models/tiny/6")
