@@ -120,10 +120,18 @@ class TestBinary:
     @pytest.mark.parametrize(
         ("text", "tail", "said"),
         [
-            (body(head(16)), bytes(15), "input 'X': binary_data_size: expected at most the 15 bytes that are left; got 16"),
+            (
+                body(head(16)),
+                bytes(15),
+                "input 'X': binary_data_size: expected at most the 15 bytes that are left; got 16",
+            ),
             (body(head(16)), bytes(17), "body: expected 16 bytes behind the JSON, as the inputs say; got 17"),
             (body(head(12)), bytes(12), "input 'X': expected 16 bytes of FP32 of shape [1, 4]; got 12"),
-            (body(head(1 << 70)), bytes(8), "input 'X': binary_data_size: expected at most the 8 bytes that are left; "),
+            (
+                body(head(1 << 70)),
+                bytes(8),
+                "input 'X': binary_data_size: expected at most the 8 bytes that are left; ",
+            ),
             (body(head(8), head(8, name="Y")), bytes(8), "input 'X': expected 16 bytes of FP32 of shape [1, 4]; got 8"),
             (body(head(data=[1, 2, 3, 4])), b"x", "body: expected 0 bytes behind the JSON, as the inputs say; got 1"),
         ],

@@ -36,7 +36,10 @@ def test_all_that_there_is() -> None:
         model_name="tiny",
         model_version="1",
         inputs=[{"name": "X", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}],
-        outputs=[{"name": "p", "parameters": {"binary_data": False}}, {"name": "q", "parameters": {"binary_data": True}}],
+        outputs=[
+            {"name": "p", "parameters": {"binary_data": False}},
+            {"name": "q", "parameters": {"binary_data": True}},
+        ],
         parameters={"binary_data_output": True, "strategy": "vote", "timeout": 1000},
     )
     assert said.inputs == [InputHead("X", "FP32", (1, 2), 8, None)]

@@ -183,5 +183,10 @@ def test_the_nearer_deadline_counts(engine: Engine, at_most_ms: float, deadline_
         inputs=[tensor(faulty.rows(1, faulty.HANG))],
         options=RequestOptions(deadline_ms=deadline_ms),
     )
-    with pytest.raises(DeadlineExceeded):
-        asyncio.run(infer(engine, request, at_most_ms=at_most_ms))
+
+    async def run() -> None:
+        with pytest.raises(DeadlineExceeded):
+            await infer(engine, request, at_most_ms=at_most_ms)
+        await engine.close()
+
+    asyncio.run(run())

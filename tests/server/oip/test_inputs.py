@@ -68,7 +68,10 @@ class TestNumbers:
             (np.zeros(4), "input 'X': shape: expected [n, …], each row 4 numbers; got [4]"),
             (np.zeros((1, 2, 2)), "input 'X': shape: expected [n, …], each row 4 numbers; got [1, 2, 2]"),
             (np.zeros((0, 4)), "input 'X': expected at least one row; got none"),
-            ([[0, 0, 0, 0], [0, np.nan, 0, 0]], "input 'X': row 1: expected numbers that float32 holds; number 1 is nan"),
+            (
+                [[0, 0, 0, 0], [0, np.nan, 0, 0]],
+                "input 'X': row 1: expected numbers that float32 holds; number 1 is nan",
+            ),
             ([[0, 0, 0, np.inf]], "input 'X': row 0: expected numbers that float32 holds; number 3 is inf"),
         ],
     )

@@ -71,7 +71,10 @@ class TestOptions:
         [
             ({"stratgy": "vote"}, "parameters: expected no others than 'strategy', 'weights', 'members', "),
             ({"strategy": 1}, "parameters: strategy: expected a string; got 1"),
-            ({"weights": {"m1": 1}}, "parameters: 'weights': expected a string, a number, true or false; got an object"),
+            (
+                {"weights": {"m1": 1}},
+                "parameters: 'weights': expected a string, a number, true or false; got an object",
+            ),
             ({"members": ["m1"]}, "parameters: 'members': expected a string, a number, true or false; got an array of"),
             ({"strategy": None}, "parameters: 'strategy': expected a string, a number, true or false; got null"),
             ({"quorum": True}, "parameters: quorum: expected a string; got true"),

@@ -213,7 +213,9 @@ class TestHeads:
 
     @pytest.mark.parametrize("value", ["fp32", "BF16", "", None, 5, ["FP32"], {"FP32": 1}])
     def test_what_is_none(self, value: object) -> None:
-        assert refusal(lambda: check_datatype("X", value)).startswith("input 'X': datatype: expected one of BOOL, UINT8,")
+        assert refusal(lambda: check_datatype("X", value)).startswith(
+            "input 'X': datatype: expected one of BOOL, UINT8,"
+        )
 
     @given(st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=MAX_DIMENSIONS))
     def test_shapes(self, shape: list[int]) -> None:
