@@ -200,7 +200,7 @@ PERSON = tensor(name="age", shape=[1], data=[41]), tensor(name="job", shape=[1],
 ALL_BINARY = {"binary_data_output": True}
 OTHERS: list[tuple[str, int, tuple[bytes, dict[str, str]]]] = [
     (OIP, 200, infer_body(tensor(data=ROWS))),
-    (OIP, 200, infer_body(tensor(data=sum(ROWS, [])), id="é\n1", parameters={"strategy": "vote"})),
+    (OIP, 200, infer_body(tensor(data=X.ravel().tolist()), id="é\n1", parameters={"strategy": "vote"})),
     (OIP, 200, infer_body(tensor(data=[ROW, ROW], datatype="INT8"), outputs=wanted("label"))),
     (OIP, 200, infer_body(tensor(32), tail=X.tobytes())),
     (OIP, 200, infer_body(tensor(32), tail=X.tobytes(), parameters=ALL_BINARY)),
