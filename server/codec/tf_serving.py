@@ -94,7 +94,9 @@ def _plain(row: object, spec: InputSpec) -> object:
 def _object(row: object, inputs: Sequence[InputSpec]) -> object:
     """A row of a table: of one input its value may stand without its name, and a single value in an array."""
     if not isinstance(row, dict):
-        return {inputs[0].name: row} if len(inputs) == 1 else row
+        if len(inputs) > 1:
+            return row
+        row = {inputs[0].name: row}
     single = {spec.name for spec in inputs if spec.shape == [1]}
     return {
         name: value[0] if name in single and isinstance(value, list) and len(value) == 1 else value

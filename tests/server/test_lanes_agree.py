@@ -174,6 +174,114 @@ def test_the_ways_are_good_and_bad(roads: tuple[Served, Served]) -> None:
     assert found == {200: 22, 400: 13, 413: 2, 415: 6, 503: 1}
 
 
+OIP, OIP_PEOPLE, OIP_FAULTY = "/v2/models/tiny/infer", "/v2/models/people/infer", "/v2/models/everything/infer"
+TF, TF_PEOPLE = "/v1/models/tiny:predict", "/v1/models/people:predict"
+LENGTH = "Inference-Header-Content-Length"
+X = np.array([ROW, ROW], dtype="<f4")
+
+
+def tensor(size: int | None = None, data: Any = None, **changes: Any) -> dict[str, Any]:
+    """An input `X` of two rows, whose values are behind the JSON or in it."""
+    said: dict[str, Any] = {"name": "X", "shape": [2, 4], "datatype": "FP32", **changes}
+    return said | ({"data": data} if size is None else {"parameters": {"binary_data_size": size}})
+
+
+def infer_body(*inputs: dict[str, Any], tail: bytes | None = None, **fields: Any) -> tuple[bytes, dict[str, str]]:
+    text = json.dumps({"inputs": inputs, **fields}).encode()
+    return (text, {}) if tail is None else (text + tail, {LENGTH: str(len(text))})
+
+
+def wanted(*names: str, **parameters: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "parameters": parameters} for name in names]
+
+
+ROWS = X.tolist()
+PERSON = tensor(name="age", shape=[1], data=[41]), tensor(name="job", shape=[1], datatype="BYTES", data=["nurse"])
+ALL_BINARY = {"binary_data_output": True}
+OTHERS: list[tuple[str, int, tuple[bytes, dict[str, str]]]] = [
+    (OIP, 200, infer_body(tensor(data=ROWS))),
+    (OIP, 200, infer_body(tensor(data=X.ravel().tolist()), id="é\n1", parameters={"strategy": "vote"})),
+    (OIP, 200, infer_body(tensor(data=[ROW, ROW], datatype="INT8"), outputs=wanted("label"))),
+    (OIP, 200, infer_body(tensor(32), tail=X.tobytes())),
+    (OIP, 200, infer_body(tensor(32), tail=X.tobytes(), parameters=ALL_BINARY)),
+    (OIP, 200, infer_body(tensor(data=ROWS), parameters=ALL_BINARY)),
+    (OIP, 200, infer_body(tensor(data=ROWS), outputs=wanted("label", binary_data=True) + wanted("probabilities"))),
+    (OIP, 200, infer_body(tensor(data=ROWS), outputs=wanted("probabilities", classification=2))),
+    (OIP, 200, infer_body(tensor(8, datatype="UINT8"), tail=bytes(8))),
+    (f"{OIP}?strategy=vote", 200, infer_body(tensor(data=ROWS))),
+    (f"{OIP}?strategy=vote", 400, infer_body(tensor(data=ROWS), parameters={"strategy": "max"})),
+    ("/v2/models/tiny.m1/infer", 200, infer_body(tensor(data=ROWS))),
+    ("/v2/models/tiny.m1/versions/1/infer", 200, infer_body(tensor(data=ROWS))),
+    ("/v2/models/tiny.m1/infer", 400, infer_body(tensor(data=ROWS), parameters={"strategy": "vote"})),
+    ("/v2/models/tiny.m9/infer", 404, infer_body(tensor(data=ROWS))),
+    ("/v2/models/nope/infer", 404, infer_body(tensor(data=ROWS))),
+    ("/v2/models/tiny/versions/9/infer", 404, infer_body(tensor(data=ROWS))),
+    ("/v2/models/regression/infer", 200, infer_body(tensor(data=ROWS))),
+    (OIP, 200, (X.tobytes(), {LENGTH: "0"})),
+    (OIP, 400, (X.tobytes()[:-1], {LENGTH: "0"})),
+    (OIP, 400, (b"", {LENGTH: "0"})),
+    (OIP, 400, (b"{}", {LENGTH: "x"})),
+    (OIP, 400, (b"{}", {LENGTH: "3"})),
+    (OIP, 400, (b"{}", {})),
+    (OIP, 400, (b"", {})),
+    (OIP, 400, infer_body(tensor(data=ROWS[:1]))),
+    (OIP, 400, infer_body(tensor(data=ROWS, shape=[2, 5]))),
+    (OIP, 400, infer_body(tensor(data=ROWS, datatype="BF16"))),
+    (OIP, 400, infer_body(tensor(data=ROWS, name="Y"))),
+    (OIP, 400, infer_body(tensor(data=[[*ROW[:3], None], ROW]))),
+    (OIP, 400, infer_body(tensor(data=[ROW] * 9, shape=[9, 4]))),
+    (OIP, 400, infer_body(tensor(data=ROWS), outputs=wanted("nope"))),
+    (OIP, 400, infer_body(tensor(data=ROWS), parameters={"stratgy": "vote"})),
+    (OIP, 400, infer_body(tensor(32))),
+    (OIP, 400, infer_body(tensor(32), tail=X.tobytes()[:-1])),
+    (OIP, 400, infer_body(tensor(32), tail=X.tobytes() + b"x")),
+    (OIP, 501, infer_body({**tensor(0), "parameters": {"shared_memory_region": "r"}})),
+    (OIP_PEOPLE, 200, infer_body(*PERSON)),
+    (OIP_PEOPLE, 200, infer_body(PERSON[0], {**tensor(9), **PERSON[1], "parameters": {}})),
+    (
+        OIP_PEOPLE,
+        200,
+        infer_body(PERSON[0], tensor(9, name="job", shape=[1], datatype="BYTES"), tail=b"\5\0\0\0nurse"),
+    ),
+    (OIP_PEOPLE, 400, infer_body(PERSON[0])),
+    (OIP_FAULTY, 200, infer_body(tensor(data=[1, 2, 3, faulty.NAN], shape=[1, 4]))),
+    (OIP_FAULTY, 503, infer_body(tensor(data=[1, 2, 3, faulty.NAN], shape=[1, 4]), parameters={"on_failure": "fail"})),
+    (OIP_FAULTY, 200, infer_body(tensor(data=[1, 2, 3, faulty.NAN], shape=[1, 4]), parameters=ALL_BINARY)),
+    (TF, 200, (instances(ROW, ROW), {})),
+    (TF, 200, (instances({"X": ROW}, signature_name="serving_default"), {})),
+    (TF, 200, (json.dumps({"inputs": {"X": [ROW]}}).encode(), {})),
+    (f"{TF}?strategy=vote", 200, (instances(ROW), {})),
+    (f"{TF}?strategy=nope", 400, (instances(ROW), {})),
+    ("/v1/models/tiny.m1/versions/1:predict", 200, (instances(ROW), {})),
+    ("/v1/models/nope:predict", 404, (instances(ROW), {})),
+    (TF, 400, (instances(ROW, strategy="vote"), {})),
+    (TF, 400, (instances([1, 2]), {})),
+    (TF, 400, (b"", {})),
+    (TF, 413, (instances(*[ROW] * 9), {})),
+    (TF_PEOPLE, 200, (instances({"age": [41], "job": "nurse"}), {})),
+    (TF_PEOPLE, 400, (instances({"age": 41}), {})),
+]
+
+
+@pytest.mark.parametrize("case", range(len(OTHERS)), ids=lambda i: f"{i} {OTHERS[i][0]} {OTHERS[i][1]}")
+def test_the_forms_of_other_servers(roads: tuple[Served, Served], turns: list[str], case: int) -> None:
+    path, status, (body, headers) = OTHERS[case]
+    answer = ask(roads, path, body, headers)
+    assert len(turns) == 1
+    assert answer.status == status
+    if status != 200:
+        assert set(answer.json()) == {"error", "code", "request_id"}
+
+
+@pytest.mark.parametrize("path", [OIP, TF])
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_other_methods_of_theirs(roads: tuple[Served, Served], turns: list[str], path: str, method: str) -> None:
+    request = get(path, method=method, close=True).replace(b"Host: x", b"Host: x\r\nX-Request-Id: one")
+    answers = [parse(road.send(request)) for road in roads]
+    assert answers[0] == answers[1]
+    assert not turns
+
+
 def samples() -> dict[tuple[str, ...], float]:
     """What is counted, by its name and labels, but for how long it took."""
     telemetry.flush()
