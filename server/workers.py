@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -76,11 +76,13 @@ def serve(settings: Settings) -> int:
         logging.config.dictConfig(telemetry.logging_config(settings.log_level))
         try:
             check_repository(settings)
-            listener = _listen(settings)
+            listener = _listen(settings.host, settings.port)
+            rpc_listener = _reserve(settings)
         except (InvalidRepository, OSError) as exc:
             logger.critical(str(exc))
             return 1
-        return _supervise(settings, listener, telemetry.logging_config(settings.log_level), folder)
+        with rpc_listener or nullcontext():
+            return _supervise(settings, listener, rpc_listener, telemetry.logging_config(settings.log_level), folder)
 
 
 def check_repository(settings: Settings) -> None:
@@ -209,8 +211,8 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, grpc_address: str | None, options: dict[str, Any]) -> None:
+        self.settings, self.grpc_address = settings, grpc_address
         self.options = options
         super().__init__()
 
@@ -221,10 +223,16 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def load(self) -> FastAPI:
         from server.app import create_app
 
-        return create_app(self.settings)
+        return create_app(self.settings, grpc_address=self.grpc_address)
 
 
-def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str, Any], folder: str) -> int:
+def _supervise(
+    settings: Settings,
+    listener: socket.socket,
+    rpc_listener: socket.socket | None,
+    log_config: dict[str, Any],
+    folder: str,
+) -> int:
     # Imported before the fork, the libraries stand in memory once.
     import server.app  # noqa: F401
 
@@ -233,6 +241,11 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
         *listener.getsockname()[:2],
         extra={"workers": settings.workers, "models": settings.models},
     )
+    grpc_address = None
+    if rpc_listener is not None:
+        host, port = rpc_listener.getsockname()[:2]
+        grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        logger.info("gRPC on %s", grpc_address)
     options = {
         "bind": f"fd://{listener.detach()}",
         "workers": settings.workers,
@@ -248,7 +261,7 @@ def _supervise(settings: Settings, listener: socket.socket, log_config: dict[str
     }
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     try:
-        _Supervisor(_Application(settings, options)).run()
+        _Supervisor(_Application(settings, grpc_address, options)).run()
     except HaltServer as exc:  # a second worker has failed to start while the first one's failure stops the server
         return int(exc.exit_status)
     except SystemExit as exc:
@@ -288,14 +301,33 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """Raises OSError, with a message for people."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as exc:
         reason = str(exc.strerror).partition(" (while")[0]
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from exc
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from exc
+
+
+def _reserve(settings: Settings) -> socket.socket | None:
+    """The port of gRPC, which the workers share, held for them; None: there is none.
+
+    Nothing waits at this socket: each worker listens at one of its own. Raises OSError, with a message for people.
+    """
+    if settings.grpc_port is None:
+        return None
+    try:
+        probe = _listen(settings.host, settings.grpc_port)  # alone, for whoever shares its port could share ours
+    except OSError as exc:
+        raise OSError(f"{exc} (for gRPC: --grpc-port names another, or off)") from exc
+    with probe:
+        address = probe.getsockname()
+    reserved = socket.socket(probe.family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(address)
+    return reserved
 
 
 def _shared_folder() -> str:
