@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 def create_app(settings: Settings, *, grpc_address: str | None = None) -> FastAPI:
     """Load the repository and build the application around it. Raises InvalidRepository.
 
-    It serves gRPC at `grpc_address`, `host:port`, beside; None: it does not. The application is ready from the start of its lifespan to the end of it.
+    The application is ready from the start of its lifespan to the end of it, and serves gRPC at `grpc_address`,
+    `host:port`, as long; None: it serves none.
     """
     repository = Repository.load(settings.models, versions=settings.versions, providers=settings.providers)
     app = FastAPI(

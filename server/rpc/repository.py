@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from server.engine import Engine
 from server.errors import Unsupported
-
-Scalar = bool | int | str | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +17,13 @@ class IndexEntry:
 
 
 class RepositoryControl(Protocol):
-    """Each raises CommitteeError."""
+    """Each raises CommitteeError. Parameters are bool, int, str or bytes."""
 
     async def index(self) -> Sequence[IndexEntry]: ...
 
-    async def load(self, name: str, parameters: Mapping[str, Scalar]) -> None: ...
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None: ...
 
-    async def unload(self, name: str, parameters: Mapping[str, Scalar]) -> None: ...
+    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None: ...
 
 
 class NoControl:
@@ -42,8 +40,8 @@ class NoControl:
             for version in sorted(repository.versions(name))
         ]
 
-    async def load(self, name: str, parameters: Mapping[str, Scalar]) -> None:
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
         raise Unsupported("model control is off")
 
-    async def unload(self, name: str, parameters: Mapping[str, Scalar]) -> None:
+    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
         raise Unsupported("model control is off")

@@ -34,7 +34,7 @@ class Service:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For gRPC. It is handed bytes and hands out bytes, so that what is no message can be told from a fault."""
-        handlers = {
+        handlers: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(observed(name, method))
             for name, method in self._methods().items()
         }
