@@ -5,8 +5,10 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +27,11 @@ from server.repository import Repository, find_versions, load_version
 from server.rest import auth, ensembles, health, metrics, oip, page, predict, repository, tf_serving
 from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
 from server.rest.observer import Observer
+from server.rest.state import engine_of
 from server.settings import Settings
+
+if TYPE_CHECKING:
+    from server.rpc.listening import RpcServer
 
 FLUSH_SECONDS = 0.05
 """How often what was counted goes to where the other workers see it."""
@@ -33,11 +39,12 @@ FLUSH_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, shared: Path | None = None) -> FastAPI:
+def create_app(settings: Settings, shared: Path | None = None, *, grpc_address: str | None = None) -> FastAPI:
     """Load the repository and build the application around it. Raises InvalidRepository, InvalidKeys.
 
     `shared` is the folder of the workers that serve together; None: this one serves alone. The application is ready
-    from the start of its lifespan to the end of it.
+    from the start of its lifespan to the end of it, and serves gRPC at `grpc_address`, `host:port`, as long; None: it
+    serves none.
     """
     app = FastAPI(
         title="Committee",
@@ -63,6 +70,7 @@ def create_app(settings: Settings, shared: Path | None = None) -> FastAPI:
     # One body at a time, so that many large ones do not take all memory.
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.heads = {}  # of the fast lane
+    app.state.grpc_address = grpc_address
     for part in (predict, oip, tf_serving, ensembles):
         app.include_router(part.router, dependencies=[Depends(auth.may_predict)])
     if settings.model_control != "none" and keys is not None:
@@ -124,8 +132,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await control.start()
     flushing = asyncio.create_task(_flush_for_ever())
     app.state.ready = True
+    rpc = await _start_rpc(app)
     logger.info("ready to serve", extra={"ensembles": app.state.engine.repository.names()})
     yield
+    if rpc is not None:
+        await rpc.stop()
     app.state.ready = False
     app.state.decoding.shutdown()
     if control is not None:
@@ -135,6 +146,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with suppress(asyncio.CancelledError):
         await flushing
     telemetry.flush()
+
+
+async def _start_rpc(app: FastAPI) -> "RpcServer | None":
+    """gRPC is imported here, in a worker, for it does not survive a fork, and costs memory."""
+    if app.state.grpc_address is None:
+        return None
+    from server.rpc.listening import RpcServer
+
+    server = RpcServer(app.state.grpc_address, engine=partial(engine_of, app.state), decoding=app.state.decoding)
+    await server.start()
+    return server
 
 
 async def _flush_for_ever() -> None:

@@ -47,6 +47,11 @@ def parse_hosts(value: object) -> object:
     return names
 
 
+def parse_port(value: object) -> object:
+    """A number, or `off`."""
+    return None if isinstance(value, str) and value.lower() == "off" else value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -63,6 +68,11 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    grpc_port: Annotated[
+        int | None,
+        BeforeValidator(parse_port),
+        Field(ge=0, le=65535, description="port of gRPC; 0 takes a free one; off: there is none"),
+    ] = 8001
     models: Annotated[Path, Field(description="folder of the model repository")] = Path("models")
     default: Annotated[str, Field(description="ensemble that /predict asks")] = "fashion"
     versions: Annotated[

@@ -10,8 +10,10 @@ import logging
 import os
 import random
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
@@ -22,6 +24,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from server.tally import Durations, Tally
 
 REGISTRY = CollectorRegistry()
+LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Seconds."""
 
 _REQUESTS = Counter(
     "committee_http_requests_total", "HTTP requests answered", ["route", "method", "status"], registry=REGISTRY
@@ -30,7 +34,15 @@ _LATENCY = Durations(
     "committee_http_request_duration_seconds",
     "From the headers of a request to the last byte of its answer",
     ["route"],
-    bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    bounds=LATENCY_BOUNDS,
+    registry=REGISTRY,
+)
+_CALLS = Counter("committee_grpc_requests_total", "Calls over gRPC answered", ["method", "status"], registry=REGISTRY)
+_CALL_LATENCY = Durations(
+    "committee_grpc_request_duration_seconds",
+    "From the whole message of a call to its answer",
+    ["method"],
+    bounds=LATENCY_BOUNDS,
     registry=REGISTRY,
 )
 _STAGES_OF_REQUESTS = Durations(
@@ -166,6 +178,12 @@ def count_request(*, route: str, method: str, status: int, seconds: float) -> No
     _LATENCY.observe((route,), seconds)
 
 
+def count_call(*, method: str, status: str, seconds: float) -> None:
+    """One call over gRPC, of one of the methods that there are; `status` is the name of its status code."""
+    _count(_CALLS, method, status)
+    _CALL_LATENCY.observe((method,), seconds)
+
+
 def observe_part(part: Part, seconds: float, times: int = 1) -> None:
     """How long a part of the way has taken one request or batch, or each of so many together."""
     _STAGES_OF_REQUESTS.observe((part,), seconds, times)
@@ -197,16 +215,51 @@ def flush() -> None:
     """Write what has been counted where other processes, and `REGISTRY`, see it."""
     _tally.flush()
     _LATENCY.flush()
+    _CALL_LATENCY.flush()
     _STAGES_OF_REQUESTS.flush()
 
 
 def exposition() -> tuple[bytes, str]:
     """All metrics that are flushed, in Prometheus' text format, over all workers, and its media type."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    return generate_latest(_over_all_workers()), CONTENT_TYPE_LATEST
+
+
+@dataclass(slots=True)
+class Asked:
+    """How often an ensemble, or a member of one, has been asked, and how many rows it has answered."""
+
+    answered: int = 0
+    failed: int = 0
+    """Of members only: an ensemble's answer fails for reasons that are counted by their code."""
+    rows: int = 0
+    """Of ensembles only."""
+
+
+def asked() -> dict[tuple[str, ...], Asked]:
+    """By ensemble and version, and by ensemble, version and member: what is flushed, over all workers."""
+    found: dict[tuple[str, ...], Asked] = defaultdict(Asked)
+    for metric in _over_all_workers().collect():
+        for sample in metric.samples:
+            labels, count = sample.labels, int(sample.value)
+            if sample.name == "committee_predictions_total":
+                found[labels["ensemble"], labels["version"]].answered += count
+            elif sample.name == "committee_rows_total":
+                found[labels["ensemble"], labels["version"]].rows += count
+            elif sample.name == "committee_member_requests_total":
+                of_member = found[labels["ensemble"], labels["version"], labels["member"]]
+                if labels["outcome"] == "answered":
+                    of_member.answered += count
+                else:
+                    of_member.failed += count
+    return found
+
+
+def _over_all_workers() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
 
 
 def choose_request_id(given: str | None) -> str:

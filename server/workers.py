@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -80,12 +80,14 @@ def serve(settings: Settings) -> int:
                 Keys(settings.keys_file)
             _check_tls(settings)
             listeners = _listen(settings)
+            rpc_listener = _reserve(settings)
         except (InvalidRepository, InvalidKeys, OSError) as exc:
             logger.critical(str(exc))
             return 1
         if settings.admin_port is not None:  # 0 was any
             settings = settings.model_copy(update={"admin_port": listeners[-1].getsockname()[1]})
-        return _supervise(settings, listeners, telemetry.logging_config(settings.log_level), folder)
+        with rpc_listener or nullcontext():
+            return _supervise(settings, listeners, rpc_listener, telemetry.logging_config(settings.log_level), folder)
 
 
 def check_repository(settings: Settings) -> None:
@@ -233,8 +235,8 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, grpc_address: str | None, options: dict[str, Any]) -> None:
+        self.settings, self.grpc_address = settings, grpc_address
         self.options = options
         super().__init__()
 
@@ -245,10 +247,16 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def load(self) -> FastAPI:
         from server.app import create_app
 
-        return create_app(self.settings, Path(self.options["worker_tmp_dir"]))
+        return create_app(self.settings, Path(self.options["worker_tmp_dir"]), grpc_address=self.grpc_address)
 
 
-def _supervise(settings: Settings, listeners: Sequence[socket.socket], log_config: dict[str, Any], folder: str) -> int:
+def _supervise(
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    rpc_listener: socket.socket | None,
+    log_config: dict[str, Any],
+    folder: str,
+) -> int:
     control: dict[str, Any] = {}
     if settings.model_control != "none":
         control = {"model_control": settings.model_control, "admin_port": settings.admin_port}
@@ -257,6 +265,11 @@ def _supervise(settings: Settings, listeners: Sequence[socket.socket], log_confi
         *listeners[0].getsockname()[:2],
         extra={"workers": settings.workers, "models": settings.models, **control},
     )
+    grpc_address = None
+    if rpc_listener is not None:
+        host, port = rpc_listener.getsockname()[:2]
+        grpc_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        logger.info("gRPC on %s", grpc_address)
     options = {
         "bind": [f"fd://{listener.detach()}" for listener in listeners],
         "workers": settings.workers,
@@ -274,7 +287,7 @@ def _supervise(settings: Settings, listeners: Sequence[socket.socket], log_confi
         options |= {"certfile": str(settings.tls_cert), "keyfile": str(settings.tls_key)}
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     try:
-        _Supervisor(_Application(settings, options)).run()
+        _Supervisor(_Application(settings, grpc_address, options)).run()
     except HaltServer as exc:  # a second worker has failed to start while the first one's failure stops the server
         return int(exc.exit_status)
     except SystemExit as exc:
@@ -338,6 +351,25 @@ def _listen_at(host: str, port: int) -> socket.socket:
     except OSError as exc:
         reason = str(exc.strerror).partition(" (while")[0]
         raise OSError(f"cannot listen on {host}:{port}: {reason}") from exc
+
+
+def _reserve(settings: Settings) -> socket.socket | None:
+    """The port of gRPC, which the workers share, held for them; None: there is none.
+
+    Nothing waits at this socket: each worker listens at one of its own. Raises OSError, with a message for people.
+    """
+    if settings.grpc_port is None:
+        return None
+    try:
+        probe = _listen_at(settings.host, settings.grpc_port)  # alone, for whoever shares its port could share ours
+    except OSError as exc:
+        raise OSError(f"{exc} (for gRPC: --grpc-port names another, or off)") from exc
+    with probe:
+        address = probe.getsockname()
+    reserved = socket.socket(probe.family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(address)
+    return reserved
 
 
 def _shared_folder() -> str:

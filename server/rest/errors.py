@@ -1,6 +1,5 @@
 """The table from errors to HTTP statuses, and the one body that every error answer has."""
 
-import logging
 from collections.abc import Mapping
 
 import orjson
@@ -30,6 +29,7 @@ from server.errors import (
     Unsupported,
     UnsupportedMediaType,
 )
+from server.faults import message_of, message_of_unforeseen, shortened
 from server.rest.reply import Headers, Reply, make_reply, values_of
 
 STATUSES: dict[type[CommitteeError], int] = {
@@ -64,17 +64,6 @@ OIP_STATUSES: dict[type[CommitteeError], int] = {
 400, 404, 500, 501 and 503."""
 OIP_ROUTES = "/v2"
 
-FAULTS: dict[type[CommitteeError], str] = {
-    MemberFailed: "a member of the ensemble could not answer; the server's log says more",
-    CommitteeError: "internal error; the server's log says more",
-}
-"""What is said of faults of ours in place of their own message, which may tell of files; the log has it."""
-
-MESSAGE_LIMIT = 1000
-"""Characters; a message may quote what came, and what came may be long."""
-
-logger = logging.getLogger(__name__)
-
 
 def status_of(error: type[CommitteeError], path: str = "/") -> int:
     """Of an error on this path, or on one of the route that this is the template of."""
@@ -85,38 +74,24 @@ def status_of(error: type[CommitteeError], path: str = "/") -> int:
 def error_reply(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Reply:
     """`{"error", "code", "request_id"}`, and the error counted."""
     telemetry.count_error(code)
-    if len(message) > MESSAGE_LIMIT:
-        message = message[:MESSAGE_LIMIT] + "…"
-    body = {"error": printable(message), "code": code, "request_id": telemetry.request_id.get()}
+    body = {"error": shortened(message), "code": code, "request_id": telemetry.request_id.get()}
     return make_reply(orjson.dumps(body), "application/json", status, headers=headers)
-
-
-def printable(text: str) -> str:
-    """Without lone surrogates, which JSON in UTF-8 cannot hold."""
-    return text.encode(errors="replace").decode()
 
 
 def reply_to(exc: CommitteeError, asked: Headers, path: str) -> Reply:
     """The answer to a request to this path, with the headers `asked`, that has raised this."""
     status = status_of(type(exc), path)
-    message = exc.message
     headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, Unavailable) else {}
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="committee"'
     if isinstance(exc, TooLarge | Overloaded) and values_of(asked, b"transfer-encoding"):
         headers["Connection"] = "close"  # such a body may have no end
-    if status >= 500 and not isinstance(exc, Unavailable | DeadlineExceeded | QuorumMissed | Unsupported):
-        # Overload and deadlines are no faults, and a line for each would come just when there is no time for it. Of a
-        # member that fails the log tells once.
-        logger.error(message, exc_info=exc)
-        message = next(FAULTS[cls] for cls in type(exc).__mro__ if cls in FAULTS)
-    return error_reply(status, exc.code, message, headers=headers)
+    return error_reply(status, exc.code, message_of(exc), headers=headers)
 
 
 def reply_to_unforeseen(exc: Exception) -> Reply:
     """The answer to what nobody foresaw; the log has the traceback."""
-    logger.error("unexpected %s", type(exc).__name__, exc_info=exc)
-    return error_reply(500, InternalError.code, FAULTS[CommitteeError])
+    return error_reply(500, InternalError.code, message_of_unforeseen(exc))
 
 
 # ---- For FastAPI ----------------------------------------------------------------------------------------------------

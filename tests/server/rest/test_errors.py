@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from server import errors, telemetry
 from server.errors import CommitteeError
+from server.faults import MESSAGE_LIMIT
 from server.rest.errors import (
-    MESSAGE_LIMIT,
     STATUSES,
     on_committee_error,
     on_http_exception,

@@ -1,0 +1,71 @@
+"""What stands around every call: its request id, its metrics, and a status for whatever is raised."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from grpc import StatusCode
+from grpc.aio import ServicerContext
+
+from server import telemetry
+from server.errors import CommitteeError, InternalError, Unavailable
+from server.faults import message_of, message_of_unforeseen
+from server.rpc.errors import status_of
+
+REQUEST_ID = "x-request-id"
+RETRY = "grpc-retry-pushback-ms"
+"""Clients that try again by themselves wait so long, in milliseconds."""
+
+Method = Callable[[bytes, Any], Awaitable[bytes]]
+"""Of one call: from the bytes of its message to those of its answer, with gRPC's context. Raises CommitteeError."""
+
+
+def observed(name: str, method: Method) -> Method:
+    """The method of this name, counted, and with an end in a status of gRPC."""
+
+    async def call(request: bytes, context: ServicerContext[bytes, bytes]) -> bytes:
+        began = time.perf_counter()
+        status = StatusCode.CANCELLED
+        id_ = telemetry.choose_request_id(_request_id(context))
+        context.set_trailing_metadata(((REQUEST_ID, id_),))
+        token = telemetry.request_id.set(id_)
+        try:
+            try:
+                answer = await method(request, context)
+                status = StatusCode.OK
+                return answer
+            except CommitteeError as exc:
+                status = status_of(type(exc))
+                await _abort(context, status, exc.code, message_of(exc), _retry_after(exc))
+            except asyncio.CancelledError:
+                raise  # the client is gone, or its deadline is over
+            except Exception as exc:
+                status = StatusCode.INTERNAL
+                await _abort(context, status, InternalError.code, message_of_unforeseen(exc))
+        finally:
+            telemetry.request_id.reset(token)
+            telemetry.count_call(method=name, status=status.name, seconds=time.perf_counter() - began)
+        raise AssertionError("an aborted call goes on")
+
+    return call
+
+
+async def _abort(
+    context: ServicerContext[bytes, bytes],
+    status: StatusCode,
+    code: str,
+    message: str,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> None:
+    telemetry.count_error(code)
+    await context.abort(status, message, (*context.trailing_metadata(), *metadata))
+
+
+def _retry_after(exc: CommitteeError) -> tuple[tuple[str, str], ...]:
+    return ((RETRY, str(exc.retry_after * 1000)),) if isinstance(exc, Unavailable) else ()
+
+
+def _request_id(context: ServicerContext[bytes, bytes]) -> str | None:
+    values = [value for key, value in context.invocation_metadata() or () if key == REQUEST_ID]
+    return values[0] if values and isinstance(values[0], str) else None
