@@ -7,7 +7,6 @@ import os
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from server import telemetry
@@ -33,7 +32,7 @@ class Follower:
         self, engine: Engine, board: Board, root: Path, *, number: int, threads: int = 1, providers: Sequence[str] = CPU
     ) -> None:
         self._engine, self._board, self._root = engine, board, root
-        self._load_folder = partial(load_version, threads=threads, providers=providers)
+        self._threads, self._providers = threads, providers
         self._number = number
         self._ready: tuple[int, Prepared] | None = None
         """A proposal's number, and what it would serve."""
@@ -120,7 +119,8 @@ class Follower:
 
     def _load_version(self, name: str, version: int) -> Ensemble:
         served = self._engine.repository.find(name, version)
-        return served or self._load_folder(self._root / name / str(version))
+        folder = self._root / name / str(version)
+        return served or load_version(folder, threads=self._threads, providers=self._providers)
 
     def _say(self) -> None:
         number, fault = self._failed
