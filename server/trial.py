@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import os
 import resource
 import signal
 from contextlib import suppress
@@ -17,6 +16,11 @@ MEMORY = 2 << 30
 MEMORY_A_BYTE = 8
 """And for each of the repository's own: it is read, parsed, optimised and packed."""
 
+FILE_BYTES = 1 << 20
+"""The most that it may write to a file."""
+END_SECONDS = 5.0
+"""How long it may take to end once it has said what it found."""
+
 
 def find_fault(root: Path, versions: Versions, *, seconds: float) -> str | None:
     """What keeps these versions from being served; None if nothing does. The process must have no other threads."""
@@ -30,6 +34,7 @@ def find_fault(root: Path, versions: Versions, *, seconds: float) -> str | None:
         if not ours.poll(seconds):
             return f"{root}: expected its graphs to load and to answer within {seconds:g} seconds; they did not"
         fault: str | None = ours.recv()
+        trial.join(END_SECONDS)
         return fault
     except EOFError:
         trial.join()
@@ -41,7 +46,7 @@ def find_fault(root: Path, versions: Versions, *, seconds: float) -> str | None:
 
 
 def _try(root: Path, versions: Versions, pipe: Connection, seconds: int) -> None:
-    """In the fork: say what is wrong, or None, and end without a trace."""
+    """In the fork: say what is wrong, or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever waits
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     confine(MEMORY + MEMORY_A_BYTE * _size_of(root), seconds)
@@ -55,12 +60,11 @@ def _try(root: Path, versions: Versions, pipe: Connection, seconds: int) -> None
         fault = f"{root}: expected its graphs to load in {MEMORY >> 20} MiB and {MEMORY_A_BYTE} times their size"
     pipe.send(fault)
     pipe.close()
-    os._exit(0)  # not by way of what this process has to do at its end
 
 
 def confine(memory: int, seconds: int) -> None:
     # Should nobody be left to end it, it ends by the processor time that it takes.
-    limits = [(resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)]
+    limits = [(resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, FILE_BYTES)]
     with suppress(OSError, ValueError):  # Linux alone tells what there is already
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits.append((resource.RLIMIT_AS, pages * resource.getpagesize() + memory))

@@ -63,6 +63,7 @@ class Graphs(Target):
         theirs.close()
         try:
             said: Sequence[str] = ours.recv() if ours.poll(SECONDS) else ("takes too long", "")
+            process.join(SECONDS if said[0] != "takes too long" else 0)
         except EOFError:
             process.join()
             return f"ended by {process.exitcode}"
