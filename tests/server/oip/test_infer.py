@@ -1,7 +1,6 @@
 """Asking a model: tensors in, tensors out."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Any
 
