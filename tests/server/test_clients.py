@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import tritonclient.http as http
 import tritonclient.http.aio as aio
