@@ -76,7 +76,7 @@ class TestJson:
         """A field with an escape is not read the short way."""
         given_ = np.array(data, dtype=object).reshape(shape).tolist() if nested and len(data) == 4 else data
         texts = [body(head(data=given_, shape=shape, datatype=datatype), id=id_) for id_ in ("a", '"')]
-        outcomes = []
+        outcomes: list[object] = []
         for text in texts:
             try:
                 [tensor] = read(text).tensors

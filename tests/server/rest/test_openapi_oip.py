@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from server.codec.media import JSON, RAW
 from server.codec.options import OPTIONS
@@ -15,7 +16,7 @@ from tests.server.rest.served import answer, serve
 
 INFER = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 PREDICT = ("/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict")
-DESCRIBED = {
+DESCRIBED: dict[str, type[BaseModel]] = {
     "/v2": oip_schemas.ServerMetadata,
     "/v2/models/{model}": oip_schemas.ModelMetadata,
     "/v2/models/{model}/versions/{version}": oip_schemas.ModelMetadata,

@@ -38,7 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def operations() -> list[Any]:
     document = create_app(Settings(models=Path("models"))).openapi()
-    return [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    found: Any = schemathesis.openapi.from_dict(document).get_all_operations()
+    return [operation.ok() for operation in found]
 
 
 OPERATIONS = operations()
@@ -52,7 +53,7 @@ def test_every_operation(server: Served, operation: Any, known: bool) -> None:
 
     @settings(max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy())
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: Any) -> None:
         if known:
             case.path_parameters |= {name: KNOWN[name] for name in case.path_parameters}
         response = case.call_and_validate(base_url=base, checks=CHECKS)
