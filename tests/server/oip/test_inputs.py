@@ -14,7 +14,7 @@ from tests import tiny
 from tests.server.codec.specs import refusal
 
 FILES = [{"name": "m1.onnx", "sha256": "0" * 64, "bytes": 1}]
-PEOPLE = [
+PEOPLE: list[dict[str, Any]] = [
     {"name": "age", "datatype": "FP32", "shape": [1], "low": 0.0, "high": 120.0, "missing": True},
     {"name": "job", "datatype": "BYTES", "shape": [1], "categories": tiny.JOBS},
 ]

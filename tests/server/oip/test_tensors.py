@@ -1,6 +1,7 @@
 """Tensors from raw bytes and typed lists, and back."""
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ shapes = st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple)
 
 
 @st.composite
-def tensors(draw: st.DrawFn, datatypes: list[Datatype]) -> Tensor:
+def tensors(draw: st.DrawFn, datatypes: Sequence[Datatype]) -> Tensor:
     """Of any of these datatypes, of values that it holds; no float is NaN or infinite."""
     datatype = draw(st.sampled_from(datatypes))
     shape = draw(shapes)
@@ -42,7 +43,7 @@ def tensors(draw: st.DrawFn, datatypes: list[Datatype]) -> Tensor:
         values = st.booleans()
     elif element.kind == "f":
         width = min(element.itemsize * 8, 32)
-        values = st.floats(allow_nan=False, allow_infinity=False, width=width)  # type: ignore[call-overload]
+        values = st.floats(allow_nan=False, allow_infinity=False, width=width)  # type: ignore[arg-type]
     else:
         limits = np.iinfo(element)
         values = st.integers(int(limits.min), int(limits.max))
@@ -59,7 +60,7 @@ def same(one: Tensor, other: Tensor) -> None:
 
 
 class TestRaw:
-    @given(tensors(list(DATATYPES)))
+    @given(tensors(DATATYPES))
     def test_there_and_back(self, tensor: Tensor) -> None:
         same(from_raw("X", tensor.datatype, tensor.shape, to_raw(tensor)), tensor)
 
@@ -67,12 +68,12 @@ class TestRaw:
     def test_as_numpy_has_it(self, tensor: Tensor) -> None:
         assert to_raw(tensor) == tensor.values.astype(ELEMENTS[tensor.datatype]).tobytes()
 
-    @given(tensors(list(DATATYPES)), st.integers(1, 9))
+    @given(tensors(DATATYPES), st.integers(1, 9))
     def test_more_bytes_than_are_due_are_refused(self, tensor: Tensor, more: int) -> None:
         said = refusal(lambda: from_raw("X", tensor.datatype, tensor.shape, to_raw(tensor) + bytes(more)))
         assert said.startswith("input 'X': expected ")
 
-    @given(tensors(list(DATATYPES)), st.integers(1, 9))
+    @given(tensors(DATATYPES), st.integers(1, 9))
     def test_fewer_bytes_are_refused(self, tensor: Tensor, fewer: int) -> None:
         data = to_raw(tensor)
         if data:
@@ -138,7 +139,7 @@ class TestRaw:
 
 
 class TestLists:
-    @given(tensors(list(DATATYPES)), st.booleans())
+    @given(tensors(DATATYPES), st.booleans())
     def test_there_and_back(self, tensor: Tensor, nested: bool) -> None:
         if tensor.datatype == "BYTES":
             tensor = Tensor("X", "BYTES", np.frompyfunc(lambda item: item.hex(), 1, 1)(tensor.values).astype(object))
@@ -174,7 +175,11 @@ class TestLists:
         ends = [int(limits.min), int(limits.max)]
         assert from_list("X", datatype, (2,), ends).values.tolist() == ends
         for beyond in (ends[0] - 1, ends[1] + 1):
-            said = refusal(lambda beyond=beyond: from_list("X", datatype, (1,), [beyond]))
+            said = refusal(
+                lambda beyond=beyond: from_list(  # type: ignore[misc]
+                    "X", datatype, (1,), [beyond]
+                )
+            )
             assert said == f"input 'X': data[0]: expected {ends[0]} to {ends[1]} for {datatype}; got {beyond}"
 
     @pytest.mark.parametrize("datatype", NUMERIC)

@@ -1,27 +1,15 @@
 """JSON schemas of the Open Inference Protocol's answers, as its specification has them.
 
-Where its own OpenAPI file differs from its text, the text counts: `data` is not there for a tensor whose bytes follow the
-JSON, null stands in `data` for NaN, and parameters are scalars. The health of server and model is said in JSON too, which
-KServe's client reads.
+Where its own OpenAPI file differs from its text, the text counts: `data` is not there for a tensor whose bytes follow
+the JSON, null stands in `data` for NaN, and parameters are scalars. The health of server and model is said in JSON too,
+which KServe's client reads.
 """
 
 from typing import Any
 
 DATATYPES = [
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "BYTES",
-]
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]  # fmt: skip
 TEXT = {"type": "string"}
 PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 

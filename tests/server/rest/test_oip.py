@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from server.rest.body import MAX_BODY_BYTES
+from server.bounds import Bounds
 from tests import faulty, tiny
 from tests.server.rest import oip_schema
 from tests.server.rest.client import Client
@@ -136,7 +136,7 @@ class TestAnswers:
         assert said(response, oip_schema.INFER_RESPONSE) == ask(client)
         for broken in (compress(text)[:-1], text, b""):
             assert refusal(client.post(INFER, content=broken, headers=headers))[:2] == (400, "invalid_input")
-        bomb = compress(bytes(MAX_BODY_BYTES + 1))
+        bomb = compress(bytes(Bounds().max_body_bytes + 1))
         assert refusal(client.post(INFER, content=bomb, headers=headers))[:2] == (400, "too_large")
 
     def test_options_in_query_parameters_and_headers(self, client: Client) -> None:
