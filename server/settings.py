@@ -69,9 +69,9 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     grpc_port: Annotated[
-        int | None,
+        Annotated[int, Field(ge=0, le=65535)] | None,
         BeforeValidator(parse_port),
-        Field(ge=0, le=65535, description="port of gRPC; 0 takes a free one; off: there is none"),
+        Field(description="port of gRPC; 0 takes a free one; off: there is none"),
     ] = 8001
     models: Annotated[Path, Field(description="folder of the model repository")] = Path("models")
     default: Annotated[str, Field(description="ensemble that /predict asks")] = "fashion"
