@@ -15,7 +15,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcServed]:
     for write in (tiny.write_ensemble, tiny.write_regression, tiny.write_table_ensemble, tiny.write_picture_ensemble):
         write(folder / "models")
     tiny.write_ensemble(folder / "models", version=2)
-    faulty.write(folder / "models")
+    for name in ("faulty", "cancelled"):
+        faulty.write(folder / "models", name=name)
     with serving(folder, "--versions", "all", "--workers", "1", "--breaker-failures", "0") as served:
         yield served
 

@@ -58,7 +58,8 @@ def entry(datatype: str, shape: Sequence[int], name: str = "X", **contents: Any)
 def call(channel: grpc.Channel, method: str, request: bytes | Any, *, metadata: Any = ()) -> tuple[Any, Any]:
     """The bytes of the answer, and the call."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
-    return channel.unary_unary(f"/{SERVICE}/{method}").with_call(data, timeout=SECONDS, metadata=metadata)
+    answer, done = channel.unary_unary(f"/{SERVICE}/{method}").with_call(data, timeout=SECONDS, metadata=metadata)
+    return answer, done
 
 
 def ask(channel: grpc.Channel, request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:

@@ -124,7 +124,9 @@ class TestTyped:
     def test_every_number(self, channel: grpc.Channel, datatype: str, field: str) -> None:
         """Typed or as bytes, whatever their datatype, the same numbers have the same answer."""
         rows = np.array([[1, 2, 3, 4], [0, 5, 1, 127]])
-        typed = ask(channel, message(inputs=[entry(datatype, [2, 4], **{field: rows.ravel().tolist()})]))
+        typed = ask(
+            channel, message(inputs=[entry(datatype, [2, 4], **dict[str, Any]({field: rows.ravel().tolist()}))])
+        )
         element = {"I": "<i", "U": "<u", "F": "<f"}[datatype[0]] + str(int(datatype.lstrip("UINTFP")) // 8)
         raw = ask(
             channel, message(inputs=[entry(datatype, [2, 4])], raw_input_contents=[rows.astype(element).tobytes()])
@@ -280,7 +282,7 @@ class TestTime:
         until(lambda: missing().startswith("m3:"))
 
     def test_all_or_nothing(self, client: triton.InferenceServerClient) -> None:
-        said = {"on_failure": "fail", "deadline_ms": 300}
+        said = {"on_failure": "fail", "deadline_ms": 150}
 
         def status() -> str:
             """UNAVAILABLE as long as the member hangs in another test's call."""
@@ -303,7 +305,7 @@ class TestTime:
         before = server.http.metrics().get(CANCELLED, 0)
         ended = threading.Event()
         running = client.async_infer(
-            "faulty", [tensor("X", faulty.rows(1, faulty.HANG))], lambda result, error: ended.set()
+            "cancelled", [tensor("X", faulty.rows(1, faulty.HANG))], lambda result, error: ended.set()
         )
         burnt = seconds_of_processor(worker)
         until(lambda: seconds_of_processor(worker) > burnt + 0.05)

@@ -65,7 +65,7 @@ def test_statistics(client: triton.InferenceServerClient, server: RpcServed) -> 
     assert member.name == "regression.m1"
     assert member.inference_stats.success.count == now().inference_stats.success.count
     every = client.get_inference_statistics().model_stats
-    assert {stats.name for stats in every} == {"tiny", "regression", "people", "pictures", "faulty"}
+    assert {stats.name for stats in every} == {"tiny", "regression", "people", "pictures", "faulty", "cancelled"}
     assert [stats.version for stats in client.get_inference_statistics("tiny").model_stats] == ["1", "2"]
 
 
