@@ -38,10 +38,14 @@ class Context:
 def call(method: Any) -> Context:
     context = Context()
     with pytest.raises((Aborted, asyncio.CancelledError)):
-        asyncio.run(observed("Tried", method)(b"", context))
+        asyncio.run(_run(method, context))
     telemetry.flush()
     assert telemetry.request_id.get() is None
     return context
+
+
+async def _run(method: Any, context: Any) -> bytes:
+    return await observed("Tried", method)(b"", context)
 
 
 def counted(status: str) -> float:
