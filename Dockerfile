@@ -64,7 +64,7 @@ COPY --from=builder /models /models
 
 # A number, so that Kubernetes can see for itself that it is not root. It owns nothing.
 USER 10001:10001
-EXPOSE 8000
+EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \

@@ -7,7 +7,7 @@ DEV := .venv/dev
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format converters lock image image-check bench bench-quick profile fuzz clean
+.PHONY: help serve train test lint types imports format converters lock proto image image-check bench bench-quick profile fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -c $(LOCKS)/serve.txt -o $(LOCKS)/dev.txt
 	echo 'setuptools' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o $(LOCKS)/build.txt
+
+proto: $(DEV)/.installed ## Make the messages of gRPC from server/rpc/inference.proto anew
+	$(DEV)/bin/python -m grpc_tools.protoc -I . --python_out=. server/rpc/inference.proto
 
 clean: ## Remove the environments and caches
 	rm -rf .venv bench/.work *.egg-info build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

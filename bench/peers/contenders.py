@@ -34,6 +34,7 @@ class Contender:
 
 def _ours(workers: int, *, oip: bool = False) -> Contender:
     arguments = "-m server --host 127.0.0.1 --port {port} --models {repository} --default {name} --log-level warning"
+    arguments += " --grpc-port off"
     return Contender(
         f"ours-{workers}w-oip" if oip else f"ours-{workers}w",
         f"**Committee, {_workers(workers)}{', by the Open Inference Protocol' if oip else ''}**",

@@ -1,6 +1,5 @@
 """gRPC's server in one worker: what it serves, its bounds, its start and its graceful stop."""
 
-import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -70,5 +69,4 @@ class RpcServer:
         """Take no more calls, and wait until those in flight are answered."""
         if self._server is not None:
             await self._health.close()
-            await asyncio.sleep(0)  # so that those who watch are told
             await self._server.stop(GRACE_SECONDS)

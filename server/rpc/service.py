@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 
 from server import telemetry
 from server.engine import Engine
-from server.errors import NotReady
+from server.errors import NotFound, NotReady
 from server.oip.models import EXTENSIONS, find_model, is_ready, parse_version
 from server.rpc import inference_pb2 as pb
 from server.rpc.descriptions import config_of, metadata_of, models_of, statistics_of
@@ -65,9 +65,14 @@ class Service:
         return pb.ServerReadyResponse(ready=can_answer(self._engine))
 
     async def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        engine = self._engine()
-        model = find_model(engine, message.name, parse_version(message.version))
-        return pb.ModelReadyResponse(ready=is_ready(engine, model))
+        """A model that there is not is not ready, as Triton has it."""
+        version = parse_version(message.version)
+        try:
+            engine = self._engine()
+            ready = is_ready(engine, find_model(engine, message.name, version))
+        except (NotReady, NotFound):
+            ready = False
+        return pb.ModelReadyResponse(ready=ready)
 
     async def _server_metadata(self, message: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(

@@ -73,7 +73,11 @@ SERVER = ("-m", "server")
 
 def start(tmp_path: Path, *options: str, program: Sequence[str] = SERVER, **environment: str) -> Server:
     log = tmp_path / "log"
-    defaults = {"COMMITTEE_MODELS": str(tmp_path / "models"), "COMMITTEE_DEFAULT": "tiny"}
+    defaults = {
+        "COMMITTEE_MODELS": str(tmp_path / "models"),
+        "COMMITTEE_DEFAULT": "tiny",
+        "COMMITTEE_GRPC_PORT": "off",
+    }
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, *program, *options],

@@ -114,6 +114,13 @@ class TestReadSettings:
         settings = read("--deadline", "3600", "--breaker-failures=3", "--breaker-cooldown", "1")
         assert (settings.deadline, settings.breaker_failures, settings.breaker_cooldown) == (3600, 3, 1)
 
+    @pytest.mark.parametrize(("text", "port"), [("0", 0), ("9001", 9001), ("off", None), ("OFF", None)])
+    def test_grpc_port(self, text: str, port: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert read().grpc_port == 8001
+        monkeypatch.setenv("COMMITTEE_GRPC_PORT", text)
+        assert read().grpc_port == port
+        assert read("--grpc-port", text).grpc_port == port
+
     @pytest.mark.parametrize(
         ("text", "versions"),
         [("latest", "latest"), ("all", "all"), ("3", frozenset({3})), ("1,3", frozenset({1, 3}))],
@@ -129,6 +136,8 @@ class TestReadSettings:
             (["--port", "x"], "--port: "),
             (["--port", "65536"], "--port: "),
             (["--port", "-1"], "--port: "),
+            (["--grpc-port", "65536"], "--grpc-port: "),
+            (["--grpc-port", "no"], "--grpc-port: "),
             (["--workers", "0"], "--workers: "),
             (["--threads", "0"], "--threads: Input should be greater than or equal to 1; got '0'"),
             (["--max-wait", "0"], "--max-wait: Input should be greater than 0; got '0'"),
