@@ -115,9 +115,12 @@ def test_nothing_changes_by_asking_where_the_repository_is_polled(tmp_path: Path
     tiny.write_ensemble(tmp_path / "models")
     (tmp_path / "keys").write_text(keys["admin"][1])
     said = ("--keys-file", str(tmp_path / "keys"), "--model-control", "poll", "--workers", "1")
-    with serving(tmp_path, *said) as server, triton.InferenceServerClient(server.address) as client:
-        with pytest.raises(InferenceServerException, match="model control is poll"):
-            client.load_model("tiny", headers={"x-api-key": keys["admin"][0]})
+    with (
+        serving(tmp_path, *said) as server,
+        triton.InferenceServerClient(server.address) as client,
+        pytest.raises(InferenceServerException, match="model control is poll"),
+    ):
+        client.load_model("tiny", headers={"x-api-key": keys["admin"][0]})
 
 
 def test_tls(tmp_path: Path) -> None:
