@@ -71,6 +71,7 @@ def create_app(settings: Settings, shared: Path | None = None, *, grpc_address: 
     app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
     app.state.heads = {}  # of the fast lane
     app.state.grpc_address = grpc_address
+    app.state.tls = None if settings.tls_cert is None else (settings.tls_cert, settings.tls_key)
     for part in (predict, oip, tf_serving, ensembles):
         app.include_router(part.router, dependencies=[Depends(auth.may_predict)])
     if settings.model_control != "none" and keys is not None:
@@ -152,9 +153,19 @@ async def _start_rpc(app: FastAPI) -> "RpcServer | None":
     """gRPC is imported here, in a worker, for it does not survive a fork, and costs memory."""
     if app.state.grpc_address is None:
         return None
+    from server.rpc.infer import Inferring
     from server.rpc.listening import RpcServer
 
-    server = RpcServer(app.state.grpc_address, engine=partial(engine_of, app.state), decoding=app.state.decoding)
+    state = app.state
+    server = RpcServer(
+        state.grpc_address,
+        engine=partial(engine_of, state),
+        by=Inferring(state.decoding, state.bounds, state.budget),
+        check_key=state.access.check_key,
+        # Changes are asked for with a key, and, if the admin has a port, nowhere else.
+        control=state.control if state.access.has_keys and state.admin_port is None else None,
+        tls=state.tls,
+    )
     await server.start()
     return server
 

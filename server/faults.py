@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Mapping
 
-from server.errors import CommitteeError, InternalError, InvalidRepository, MemberFailed, QuorumMissed
+from server.errors import CommitteeError, InternalError, InvalidKeys, InvalidRepository, MemberFailed, QuorumMissed
 
 INTERNAL = "internal error; the server's log says more"
 FAULTS: Mapping[type[CommitteeError], str] = {
     MemberFailed: "a member of the ensemble could not answer; the server's log says more",
     InternalError: INTERNAL,
     InvalidRepository: INTERNAL,
+    InvalidKeys: INTERNAL,
 }
 """What is said of faults of ours in place of their own message, which may tell of files; the log has it."""
 

@@ -18,12 +18,12 @@ from server.codec.fast_json import cut_numbers, read_array
 from server.codec.json_text import check_weight
 from server.codec.messages import named
 from server.codec.options import NO_OPTIONS, RequestOptions
-from server.errors import InvalidInput, TooLarge
+from server.errors import InvalidInput
 from server.oip.envelopes import Envelope, InputHead, read_envelope
 from server.oip.infer import InferRequest, InferResponse
 from server.oip.models import Model
 from server.oip.parameters import BINARY_DATA_SIZE
-from server.oip.tensors import ELEMENTS, Tensor, from_list, from_raw, to_list, to_raw
+from server.oip.tensors import ELEMENTS, Tensor, check_rows, from_list, from_raw, to_list, to_raw
 
 _RAW = Envelope((), (), NO_OPTIONS, timeout=None, id=None, binary=True, binary_outputs={})
 """Of a body that is nothing but bytes: all outputs come back as bytes."""
@@ -61,11 +61,7 @@ def read_infer(body: bytes, model: Model, *, json_length: int | None, bounds: Bo
 
 def _checked(body: InferBody, bounds: Bounds) -> InferBody:
     """Raises TooLarge."""
-    for tensor in body.tensors:
-        if tensor.shape and tensor.shape[0] > bounds.max_rows:
-            raise TooLarge(
-                f"input {named(tensor.name)}: expected at most {bounds.max_rows} rows; got {tensor.shape[0]}"
-            )
+    check_rows(body.tensors, bounds.max_rows)
     return body
 
 

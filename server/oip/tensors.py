@@ -5,7 +5,7 @@ Whatever a client claims of a tensor's shape is compared with what came, in Pyth
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, cast, get_args
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from server.codec.messages import named, shown
 from server.codec.numbers import are_numbers, first_misfit
-from server.errors import InvalidInput
+from server.errors import InvalidInput, TooLarge
 
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
@@ -72,6 +72,13 @@ def check_shape(name: str, shape: object) -> tuple[int, ...]:
                 f"input {named(name)}: shape: expected integers that are not negative; got {shown(size)}"
             )
     return tuple(shape)
+
+
+def check_rows(tensors: Iterable[Tensor], most: int) -> None:
+    """Raise TooLarge if one of them has more rows."""
+    for tensor in tensors:
+        if tensor.shape and tensor.shape[0] > most:
+            raise TooLarge(f"input {named(tensor.name)}: expected at most {most} rows; got {tensor.shape[0]}")
 
 
 # ---- Raw bytes ------------------------------------------------------------------------------------------------------

@@ -37,6 +37,10 @@ class Access:
         that has other scopes.
         """
         self.check_host(headers)
+        return self.check_key(headers, scope)
+
+    def check_key(self, headers: Headers, scope: Scope) -> str | None:
+        """The same, of whatever host."""
         if self._keys is None:
             if scope == "predict":
                 return None

@@ -6,9 +6,12 @@ from grpc import StatusCode
 
 from server.errors import (
     CommitteeError,
+    Conflict,
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     InvalidInput,
+    InvalidKeys,
     InvalidRepository,
     MemberFailed,
     NotFound,
@@ -27,7 +30,9 @@ STATUSES: Mapping[type[CommitteeError], StatusCode] = {
     TooLarge: StatusCode.INVALID_ARGUMENT,
     UnsupportedMediaType: StatusCode.INVALID_ARGUMENT,
     Unauthorized: StatusCode.UNAUTHENTICATED,
+    Forbidden: StatusCode.PERMISSION_DENIED,
     NotFound: StatusCode.NOT_FOUND,
+    Conflict: StatusCode.ABORTED,
     Unsupported: StatusCode.UNIMPLEMENTED,
     Unavailable: StatusCode.UNAVAILABLE,
     Overloaded: StatusCode.UNAVAILABLE,
@@ -37,6 +42,7 @@ STATUSES: Mapping[type[CommitteeError], StatusCode] = {
     DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     InternalError: StatusCode.INTERNAL,
     InvalidRepository: StatusCode.INTERNAL,
+    InvalidKeys: StatusCode.INTERNAL,
     CommitteeError: StatusCode.INTERNAL,
 }
 """An error has the status of the nearest of its classes that stands here.

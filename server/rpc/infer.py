@@ -2,17 +2,21 @@
 
 import asyncio
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
 from server import telemetry
+from server.bounds import Bounds
+from server.budget import Budget, Share
 from server.codec.options import LONGEST_MS
 from server.engine import Engine
 from server.errors import DeadlineExceeded, InvalidInput
 from server.oip.infer import infer as ask
 from server.oip.models import find_model, parse_version
+from server.oip.tensors import check_rows
 from server.rpc.inference_pb2 import ModelInferRequest
 from server.rpc.tensors import Asked, read_request, write_response
 
@@ -23,16 +27,37 @@ SPARE_SHARE = 0.1
 """Of the time to a call's deadline, what is left for its answer to get back: this share, but no more than that."""
 
 
-async def infer(data: bytes, engine: Engine, decoding: Executor, *, seconds: float | None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Inferring:
+    """What requests are read by, and within what."""
+
+    decoding: Executor
+    bounds: Bounds
+    budget: Budget
+
+
+async def infer(data: bytes, engine: Engine, by: Inferring, *, seconds: float | None) -> bytes:
     """The answer, if there are so many seconds for it; None: as many as it takes. Raises CommitteeError."""
+    share = Share(by.budget)
+    try:
+        share.hold(len(data))
+        return await _infer(data, engine, by, share, seconds=seconds)
+    finally:
+        share.give_back()
+
+
+async def _infer(data: bytes, engine: Engine, by: Inferring, share: Share, *, seconds: float | None) -> bytes:
     loop = asyncio.get_running_loop()
     began, clock = loop.time(), perf_counter()
     at_most = _deadline_ms(seconds)
     if len(data) <= INLINE_BYTES:
         asked = _read(data, engine)
     else:
-        asked = await loop.run_in_executor(decoding, _read, data, engine)
+        asked = await loop.run_in_executor(by.decoding, _read, data, engine)
     telemetry.observe_part("decode", perf_counter() - clock)
+    inputs = asked.request.inputs
+    check_rows(inputs, by.bounds.max_rows)
+    share.hold(len(data) + sum(tensor.values.nbytes for tensor in inputs))
     response = await ask(engine, asked.request, at_most_ms=at_most, began=began)
     clock = perf_counter()
     answer: bytes = write_response(response, raw=asked.raw).SerializeToString()

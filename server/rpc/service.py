@@ -1,7 +1,6 @@
 """`inference.GRPCInferenceService`: what each method answers."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -11,16 +10,21 @@ from grpc.aio import ServicerContext
 from server import telemetry
 from server.engine import Engine
 from server.errors import NotFound, NotReady
+from server.keys import Scope
 from server.oip.models import EXTENSIONS, find_model, is_ready, parse_version
 from server.rpc import inference_pb2 as pb
+from server.rpc.access import CheckKey, guarded
 from server.rpc.descriptions import config_of, metadata_of, models_of, statistics_of
-from server.rpc.infer import infer, parse
+from server.rpc.infer import Inferring, infer, parse
 from server.rpc.observer import Method, observed
 from server.rpc.repository import RepositoryControl
 from server.rpc.tensors import scalars
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 RPC_EXTENSIONS = (*EXTENSIONS, "model_configuration", "model_repository", "statistics")
+
+OPEN = ("ServerLive", "ServerReady")
+"""What everybody may ask, with a key or without."""
 
 Answer = Callable[[Any], Awaitable[Any]]
 """From one message to another. Raises CommitteeError."""
@@ -29,16 +33,24 @@ Answer = Callable[[Any], Awaitable[Any]]
 class Service:
     """`engine` raises NotReady before the start has ended and once the stop has begun."""
 
-    def __init__(self, engine: Callable[[], Engine], decoding: Executor, control: RepositoryControl) -> None:
-        self._engine, self._decoding, self._control = engine, decoding, control
+    def __init__(
+        self, engine: Callable[[], Engine], by: Inferring, control: RepositoryControl, check_key: CheckKey
+    ) -> None:
+        self._engine, self._by, self._control, self._check_key = engine, by, control, check_key
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For gRPC. It is handed bytes and hands out bytes, so that what is no message can be told from a fault."""
         handlers: dict[str, Any] = {
-            name: grpc.unary_unary_rpc_method_handler(observed(name, method))
+            name: grpc.unary_unary_rpc_method_handler(observed(name, self._guarded(name, method)))
             for name, method in self._methods().items()
         }
         return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)
+
+    def _guarded(self, name: str, method: Method) -> Method:
+        if name in OPEN:
+            return method
+        scope: Scope = self._control.scope if name.startswith("Repository") else "predict"
+        return guarded(name, method, scope, self._check_key)
 
     def _methods(self) -> Mapping[str, Method]:
         answers: Mapping[str, tuple[Any, Answer]] = {
@@ -56,7 +68,7 @@ class Service:
         return {"ModelInfer": self._infer, **{name: _method(*answer) for name, answer in answers.items()}}
 
     async def _infer(self, data: bytes, context: ServicerContext[bytes, bytes]) -> bytes:
-        return await infer(data, self._engine(), self._decoding, seconds=context.time_remaining())
+        return await infer(data, self._engine(), self._by, seconds=context.time_remaining())
 
     async def _server_live(self, message: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

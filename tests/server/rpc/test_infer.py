@@ -14,8 +14,9 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from tests import faulty, tiny
+from tests.server.processes import children, until
 from tests.server.rpc.served import SECONDS, RpcServed, ask, call, entry, infer, message, refusal, tensor
-from tests.server.processes import children, seconds_of_processor, until
+from tests.server.test_workers import seconds_of_processor
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 ROWS = tiny.rows(4)

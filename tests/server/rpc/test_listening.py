@@ -15,8 +15,9 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests import faulty, tiny
+from tests.server.processes import children, running, until
 from tests.server.rpc.served import SECONDS, SERVICE, RpcServed, serving, tensor
-from tests.server.processes import children, failed_start, running, seconds_of_processor, until
+from tests.server.test_workers import failed_start, seconds_of_processor
 
 
 def check(channel: grpc.Channel, service: str = "") -> Any:

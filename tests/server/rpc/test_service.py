@@ -7,8 +7,8 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from tests import tiny
-from tests.server.rpc.served import RpcServed, infer, refusal
 from tests.server.processes import until
+from tests.server.rpc.served import RpcServed, infer, refusal
 
 ANSWERED = 'committee_grpc_requests_total{method="ServerLive",status="OK"}'
 
