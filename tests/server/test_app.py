@@ -6,8 +6,9 @@ import pytest
 
 from server.app import create_app
 from server.engine import Engine, Limits
+from server.ensemble import Ensemble
 from server.errors import InvalidRepository
-from server.repository import Repository
+from server.repository import Repository, load_version
 from server.settings import Settings
 from tests.tiny import write_ensemble
 
@@ -66,13 +67,12 @@ def test_the_settings_say_what_a_request_may_cost_and_how_much_failure_is_borne(
 
 def test_the_settings_say_how_many_threads_run_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    load = Repository.load
 
-    def spy(root: Path, **options: Any) -> Repository:
+    def spy(folder: Path, **options: Any) -> Ensemble:
         seen.append(options["threads"])
-        return load(root, **options)
+        return load_version(folder, **options)
 
-    monkeypatch.setattr(Repository, "load", spy)
+    monkeypatch.setattr("server.app.load_version", spy)
     write_ensemble(tmp_path)
     create_app(Settings(models=tmp_path, default="tiny", threads=3))
     assert seen == [3]
