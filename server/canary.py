@@ -1,15 +1,12 @@
 """Strangers' graphs are loaded in a process of its own first: one may hang, crash, or take all memory there is.
 
-`committee-server verify` is what runs in it, and `confine` is what that does first.
+`committee-server verify` is what runs in it, and confines itself first.
 """
 
 import math
-import os
-import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 GOOD, BAD = "ok", "FAULT"
@@ -17,10 +14,6 @@ GOOD, BAD = "ok", "FAULT"
 CONFINED = "--confined"
 """The option, of seconds of processor, by which it is told to confine itself."""
 
-LEAST_MEMORY = 4 << 30
-"""Bytes of address space, most of which is never touched; of a large machine it is half the memory."""
-FILE_BYTES = 1 << 20
-"""The most that it may write to a file."""
 SPARE_SECONDS = 5
 """Of processor time, beyond those that the clock on the wall allows."""
 
@@ -52,19 +45,3 @@ def wait_for_fault(process: "subprocess.Popen[str]", *, seconds: float) -> str |
         last = (err.strip().splitlines() or ["it said nothing"])[-1]
         return f"verifying ended with exit code {process.returncode}: {last}"
     return None
-
-
-def confine(seconds: int) -> None:
-    """Of the process that calls: so much processor time, some memory, small files, and the first to be killed."""
-    memory = max(LEAST_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    limits: Sequence[tuple[int, int]] = (
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    )
-    for which, limit in limits:
-        with suppress(ValueError, OSError):  # one that is lower already, or that this system has not
-            resource.setrlimit(which, (limit, limit))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")

@@ -2,22 +2,14 @@
 
 import math
 import multiprocessing
-import resource
 import signal
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from server.confine import confine, memory_for
 from server.errors import InvalidRepository
-from server.repository import GRAPH_LIMIT, Versions, find_versions, load_version
+from server.repository import Versions, find_versions, load_version
 
-MEMORY = 2 << 30
-"""Bytes that a trial may take beyond what this process has, most of which a good repository never touches."""
-MEMORY_A_BYTE = 8
-"""And for each of the repository's own: it is read, parsed, optimised and packed."""
-
-FILE_BYTES = 1 << 20
-"""The most that it may write to a file."""
 END_SECONDS = 5.0
 """How long it may take to end once it has said what it found."""
 
@@ -49,7 +41,8 @@ def _try(root: Path, versions: Versions, pipe: Connection, seconds: int) -> None
     """In the fork: say what is wrong, or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever waits
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    confine(MEMORY + MEMORY_A_BYTE * _size_of(root), seconds)
+    memory = memory_for([root])
+    confine(memory, seconds)
     fault: str | None = None
     try:
         for folder in find_versions(root, versions):
@@ -57,29 +50,9 @@ def _try(root: Path, versions: Versions, pipe: Connection, seconds: int) -> None
     except InvalidRepository as exc:
         fault = str(exc)
     except MemoryError:
-        fault = f"{root}: expected its graphs to load in {MEMORY >> 20} MiB and {MEMORY_A_BYTE} times their size"
+        fault = f"{root}: expected its graphs to load in {memory >> 20} MiB"
     pipe.send(fault)
     pipe.close()
-
-
-def confine(memory: int, seconds: int) -> None:
-    # Should nobody be left to end it, it ends by the processor time that it takes.
-    limits = [(resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, FILE_BYTES)]
-    with suppress(OSError, ValueError):  # Linux alone tells what there is already
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limits.append((resource.RLIMIT_AS, pages * resource.getpagesize() + memory))
-    for which, limit in limits:
-        with suppress(OSError, ValueError):  # a limit that is lower already
-            resource.setrlimit(which, (limit, limit))
-
-
-def _size_of(root: Path) -> int:
-    """Bytes of the versions' files; what cannot be looked at will be refused anyhow."""
-    size = 0
-    for path in root.glob("*/*/*"):
-        with suppress(OSError):
-            size += min(path.lstat().st_size, GRAPH_LIMIT)
-    return size
 
 
 def _cause(exit_code: int | None) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from server.canary import BAD, CONFINED, GOOD, confine
+from server.canary import BAD, CONFINED, GOOD
+from server.confine import confine, memory_for
 from server.ensemble import Ensemble
 from server.errors import InvalidRepository
 from server.manifest import MANIFEST_FILE
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a line a version. Returns the exit code: 0 if all are good, else 1."""
     if options.confined is not None:
-        confine(options.confined)
+        confine(memory_for(options.paths), options.confined)
     good = True
     for path in options.paths:
         for verdict in check(path, options.versions):

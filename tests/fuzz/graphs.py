@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from server import trial
+from server.confine import confine
 from server.errors import InvalidRepository
 from server.manifest import MANIFEST_FILE
 from tests import tiny
@@ -16,7 +16,7 @@ from tests.fuzz.targets import Target
 
 SECONDS = 20
 MEMORY = 2 << 30
-PRELOADED = ["onnxruntime", "numpy", "server.repository", "server.trial", "tests.fuzz.graphs"]
+PRELOADED = ["onnxruntime", "numpy", "server.repository", "server.confine", "tests.fuzz.graphs"]
 MANIFEST = f'classes = {tiny.CLASSES}\n[[members]]\nfile = "m1.onnx"\n'
 
 
@@ -80,7 +80,7 @@ def load(folder: str, pipe: Connection) -> None:
     """In a process of its own."""
     from server.repository import load_version
 
-    trial.confine(MEMORY, SECONDS)
+    confine(MEMORY, SECONDS)
     try:
         load_version(Path(folder))
         said = ("loaded", "")

@@ -82,9 +82,7 @@ def test_a_graph_without_end_is_ended(root: Path) -> None:
     assert process.returncode == -9
 
 
-CONFINED = (
-    "from server import canary; canary.LEAST_MEMORY = 1 << 30; canary.os.sysconf = lambda _: 1; canary.confine(1); "
-)
+CONFINED = "from server.confine import confine; confine(1 << 30, 1); "
 
 
 @pytest.mark.parametrize(
