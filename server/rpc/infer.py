@@ -32,11 +32,11 @@ async def infer(data: bytes, engine: Engine, decoding: Executor, *, seconds: flo
         asked = _read(data, engine)
     else:
         asked = await loop.run_in_executor(decoding, _read, data, engine)
-    telemetry.observe_part("decode", perf_counter() - clock)
+    telemetry.observe_part("decode", perf_counter() - clock, asked.request.model.ensemble.labels)
     response = await ask(engine, asked.request, at_most_ms=at_most, began=began)
     clock = perf_counter()
     answer: bytes = write_response(response, raw=asked.raw).SerializeToString()
-    telemetry.observe_part("encode", perf_counter() - clock)
+    telemetry.observe_part("encode", perf_counter() - clock, asked.request.model.ensemble.labels)
     return answer
 
 

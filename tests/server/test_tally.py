@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from server.tally import Durations, Tally
+from server.tally import Distribution, Tally
 
 BOUNDS = (0.25, 0.5, 1.0, 4.0)
 EXACT = st.integers(0, 1 << 12).map(lambda n: n / 512)
@@ -19,8 +19,8 @@ def exposed(registry: CollectorRegistry) -> str:
     return re.sub(r"(?m)^.*_created.*\n", "", generate_latest(registry).decode())
 
 
-def durations(registry: CollectorRegistry) -> Durations:
-    return Durations("d_seconds", "about", ["name", "number"], bounds=BOUNDS, registry=registry)
+def durations(registry: CollectorRegistry) -> Distribution:
+    return Distribution("d_seconds", "about", ["name", "number"], bounds=BOUNDS, registry=registry)
 
 
 @given(st.lists(st.tuples(LABELS, EXACT, st.integers(1, 5), st.booleans()), max_size=50))
