@@ -116,17 +116,16 @@ class Engine:
         """
         if self._closed:
             raise NotReady("the server is stopping")
-        clock = asyncio.get_running_loop().time
-        if began is None:
-            began = clock()
+        clock = perf_counter()
         seconds, hurried = self._limits.deadline, options.deadline_ms is not None
         if options.deadline_ms is not None:
             seconds = min(seconds, options.deadline_ms / 1000)
+        until = (asyncio.get_running_loop().time() if began is None else began) + seconds
         outcome = InternalError.code
         self._answering += 1
         try:
             plan = self._plan(ensemble, options)
-            prediction = await self._predict(ensemble, plan, rows, began + seconds, hurried=hurried)
+            prediction = await self._predict(ensemble, plan, rows, until, hurried=hurried)
             outcome = "answered"
             return prediction
         except CommitteeError as exc:
@@ -137,7 +136,7 @@ class Engine:
             raise
         finally:
             self._answering -= 1
-            telemetry.observe_inference(ensemble.labels, outcome, clock() - began)
+            telemetry.observe_inference(ensemble.labels, outcome, perf_counter() - clock)
 
     def unreliable(self) -> dict[str, list[str]]:
         """By ensemble, its members whose circuits are open: those that are left alone for now."""

@@ -139,12 +139,21 @@ _EXPOSED: Mapping[str, tuple[str, Callable[[Statistics], float]]] = {
     "nv_inference_request_success": ("Requests that were answered", lambda of: of.success.count),
     "nv_inference_count": ("Rows that were answered", lambda of: of.rows),
     "nv_inference_exec_count": ("Batches", lambda of: of.batches),
-    "nv_inference_request_duration_us": ("Requests, from when they came", lambda of: of.success.seconds * 1e6),
+    "nv_inference_request_duration_us": ("Requests that were answered", lambda of: of.success.seconds * 1e6),
     "nv_inference_queue_duration_us": ("Waiting for a batch", lambda of: of.stages["queue"].seconds * 1e6),
     "nv_inference_compute_input_duration_us": ("Decoding", lambda of: of.stages["decode"].seconds * 1e6),
     "nv_inference_compute_infer_duration_us": ("Members", lambda of: of.stages["members"].seconds * 1e6),
     "nv_inference_compute_output_duration_us": ("Fusing and encoding", lambda of: of.output.seconds * 1e6),
 }
+
+
+_OF_MEMBERS = {
+    "nv_inference_request_success",
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_compute_infer_duration_us",
+}
+"""What is known of a member: the rest is its ensemble's."""
 
 
 def exposed(found: Mapping[tuple[str, ...], Statistics]) -> Iterable[Metric]:
@@ -153,7 +162,8 @@ def exposed(found: Mapping[tuple[str, ...], Statistics]) -> Iterable[Metric]:
     for name, (about, value) in _EXPOSED.items():
         metric = Metric(name, about, "unknown")
         for labels, of in models:
-            metric.add_sample(name, labels, value(of))
+            if name in _OF_MEMBERS or "." not in labels["model"]:
+                metric.add_sample(name, labels, value(of))
         yield metric
     failures = Metric("nv_inference_request_failure", "Requests that were not answered", "unknown")
     for labels, of in models:

@@ -63,7 +63,7 @@ _STAGES_OF_REQUESTS = Distribution(
 )
 _INFERENCES = Distribution(
     "committee_inference_duration_seconds",
-    "From when a request came to what its ensemble answered, before that is encoded",
+    "From when an ensemble is asked, the request decoded, to its answer, not yet encoded",
     ["ensemble", "version", "outcome"],
     bounds=LATENCY_BOUNDS,
     registry=REGISTRY,

@@ -90,3 +90,18 @@ def test_labels_that_do_not_fit_are_an_error() -> None:
     tally.count(Counter("c", "about", ["name"], registry=registry), "a", "b")
     with pytest.raises(ValueError, match="label count"):
         tally.flush()
+
+
+def test_what_is_counted_of_each_is_what_would_be_counted_one_by_one() -> None:
+    registry = CollectorRegistry()
+    tally, counter = Tally(), Counter("c", "about", ["name", "part"], registry=registry)
+    for _ in range(2):
+        tally.count_each(counter, ("a",), (("x",), ("y",)), by=3)
+    tally.count(counter, "a", "y")
+    tally.count_each(counter, ("b",), ())
+    assert tally.waiting(counter) == {("a", "x"), ("a", "y")}
+    tally.flush()
+    assert tally.waiting(counter) == set()
+    assert 'c_total{name="a",part="x"} 6.0' in exposed(registry)
+    assert 'c_total{name="a",part="y"} 7.0' in exposed(registry)
+    assert 'name="b"' not in exposed(registry)
