@@ -17,7 +17,7 @@ from server.breaker import Breaker, State
 from server.costs import measure
 from server.counting import count_prediction
 from server.ensemble import Ensemble
-from server.errors import NotReady
+from server.errors import CommitteeError, InternalError, NotReady
 from server.members import Members
 from server.plan import Options, Plan, make_plan
 from server.predicting import Answered, Ask, predicting
@@ -116,16 +116,27 @@ class Engine:
         """
         if self._closed:
             raise NotReady("the server is stopping")
-        plan = self._plan(ensemble, options)
-        seconds = self._limits.deadline
+        clock = perf_counter()
+        seconds, hurried = self._limits.deadline, options.deadline_ms is not None
         if options.deadline_ms is not None:
             seconds = min(seconds, options.deadline_ms / 1000)
         until = (asyncio.get_running_loop().time() if began is None else began) + seconds
+        outcome = InternalError.code
         self._answering += 1
         try:
-            return await self._predict(ensemble, plan, rows, until, hurried=options.deadline_ms is not None)
+            plan = self._plan(ensemble, options)
+            prediction = await self._predict(ensemble, plan, rows, until, hurried=hurried)
+            outcome = "answered"
+            return prediction
+        except CommitteeError as exc:
+            outcome = exc.code
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         finally:
             self._answering -= 1
+            telemetry.observe_inference(ensemble.labels, outcome, perf_counter() - clock)
 
     def unreliable(self) -> dict[str, list[str]]:
         """By ensemble, its members whose circuits are open: those that are left alone for now."""
@@ -170,7 +181,7 @@ class Engine:
             )
             if isinstance(answered, Prediction):
                 return answered
-            step, first = await self._go_on(steps, answered), False
+            step, first = await self._go_on(ensemble, steps, answered), False
         count_prediction(step)
         return step
 
@@ -186,13 +197,15 @@ class Engine:
             plan = plans[key] = make_plan(ensemble, options)
         return plan
 
-    async def _go_on(self, steps: Generator[Ask, Answered, Prediction], answered: Answered) -> Ask | Prediction:
+    async def _go_on(
+        self, ensemble: Ensemble, steps: Generator[Ask, Answered, Prediction], answered: Answered
+    ) -> Ask | Prediction:
         began = perf_counter()
         if answered.probabilities.size <= INLINE:
             step = _send(steps, answered)
         else:
             step = await asyncio.get_running_loop().run_in_executor(self._pool, _send, steps, answered)
-        telemetry.observe_part("fuse", perf_counter() - began)
+        telemetry.observe_part("fuse", perf_counter() - began, ensemble.labels)
         return step
 
     # ---- Members' fates ---------------------------------------------------------------------------------------------

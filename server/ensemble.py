@@ -56,6 +56,8 @@ class Ensemble:
         verified: bool = False,
     ) -> None:
         self.manifest = manifest
+        self.labels = (manifest.name, manifest.version)
+        """By which what becomes of it is counted."""
         self.where = where
         self.verified = verified
         """Whether its files are those that were published, by their hashes, and its recorded answers are replayed."""

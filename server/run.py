@@ -253,7 +253,12 @@ class Run:
             self._release_next()
 
     def _end(self, fault: BaseException | None) -> None:
-        telemetry.observe_part("members", perf_counter() - self._began)
+        telemetry.count_batch(
+            self.ensemble.labels,
+            [self.ensemble.names[member] for member in self.members],
+            len(self._rows),
+            perf_counter() - self._began,
+        )
         if fault is None and (self._complete or self.valid.all()):
             try:
                 self._on_answers(self)
@@ -297,6 +302,8 @@ class Run:
 
     def _learn(self, members: tuple[int, ...], seconds: float) -> None:
         self._known.costs.learn(members, len(self._rows), seconds)
+        if len(members) == 1:
+            telemetry.observe_member(self.ensemble.labels, self.ensemble.names[members[0]], seconds)
 
     def _cost(self, members: tuple[int, ...]) -> float:
         return self._known.costs.estimate(members, len(self._rows))

@@ -135,7 +135,7 @@ class Scheduler:
     def _begin(self, key: Key, items: Sequence[Item[Run]], rows: Rows, release: Callable[[], None]) -> Run:
         now = perf_counter()
         for item in items:
-            telemetry.observe_part("queue", now - item.since)
+            telemetry.observe_part("queue", now - item.since, key.ensemble.labels)
         run = Run(
             key.ensemble,
             key.members,
@@ -171,7 +171,7 @@ class Scheduler:
             for index, prediction in together.apart():
                 plain[index].order.prediction = prediction
         count_answered(run.ensemble, Answered(run.members, run.answers, {}), len(plain))
-        telemetry.observe_part("fuse", perf_counter() - began)
+        telemetry.observe_part("fuse", perf_counter() - began, run.ensemble.labels)
 
 
 def nothing(ensemble: Ensemble, n_rows: int, missing: Mapping[int, Reason]) -> Answered:

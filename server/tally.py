@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 Labels = tuple[object, ...]
 
 
-class Durations:
-    """A histogram of seconds, by labels, that is written from the tally. `bounds` are the buckets' upper ones."""
+class Distribution:
+    """A histogram, by labels, that is written from the tally. `bounds` are the buckets' upper ones."""
 
     def __init__(
         self, name: str, about: str, labels: Sequence[str], *, bounds: Sequence[float], registry: CollectorRegistry
@@ -22,13 +22,13 @@ class Durations:
         self._bounds = tuple(bounds)
         self._waiting: dict[Labels, list[float]] = {}
 
-    def observe(self, labels: Labels, seconds: float, times: int = 1) -> None:
-        """That something has taken so long, so many times."""
+    def observe(self, labels: Labels, amount: float, times: int = 1) -> None:
+        """That something has taken so long, or been so big, so many times."""
         waiting = self._waiting.get(labels)
         if waiting is None:
             waiting = self._waiting[labels] = [0.0] * (len(self._bounds) + 2)
-        waiting[bisect_left(self._bounds, seconds)] += times
-        waiting[-1] += seconds * times
+        waiting[bisect_left(self._bounds, amount)] += times
+        waiting[-1] += amount * times
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -46,13 +46,25 @@ class Tally:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[Counter, Labels], float] = {}
+        self._of_each: dict[tuple[Counter, Labels, tuple[Labels, ...]], float] = {}
         self._written: dict[tuple[Counter, Labels], Counter] = {}
 
     def count(self, metric: Counter, *labels: object, by: float = 1) -> None:
         key = metric, labels
         self._waiting[key] = self._waiting.get(key, 0) + by
 
+    def count_each(self, metric: Counter, labels: Labels, each: tuple[Labels, ...], by: float = 1) -> None:
+        """The same for several: the labels of each come behind those that they share. As cheap as one."""
+        key = metric, labels, each
+        self._of_each[key] = self._of_each.get(key, 0) + by
+
+    def waiting(self, metric: Counter) -> set[Labels]:
+        """The labels of a metric of which something has been counted since it was last written."""
+        self._spread()
+        return {labels for counted, labels in self._waiting if counted is metric}
+
     def flush(self) -> None:
+        self._spread()
         waiting, self._waiting = self._waiting, {}
         for key, amount in waiting.items():
             child = self._written.get(key)
@@ -60,3 +72,9 @@ class Tally:
                 metric, labels = key
                 child = self._written[key] = metric.labels(*labels)
             child.inc(amount)
+
+    def _spread(self) -> None:
+        of_each, self._of_each = self._of_each, {}
+        for (metric, labels, each), amount in of_each.items():
+            for one in each:
+                self.count(metric, *labels, *one, by=amount)

@@ -10,27 +10,36 @@ import logging
 import os
 import random
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
-from server.tally import Durations, Tally
+from server.statistics import Statistics, exposed, gather
+from server.tally import Distribution, Tally
 
 REGISTRY = CollectorRegistry()
 LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds."""
+STAGE_BOUNDS = (
+    *(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+"""Seconds."""
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Rows; no batch has more."""
 
 _REQUESTS = Counter(
     "committee_http_requests_total", "HTTP requests answered", ["route", "method", "status"], registry=REGISTRY
 )
-_LATENCY = Durations(
+_LATENCY = Distribution(
     "committee_http_request_duration_seconds",
     "From the headers of a request to the last byte of its answer",
     ["route"],
@@ -38,18 +47,41 @@ _LATENCY = Durations(
     registry=REGISTRY,
 )
 _CALLS = Counter("committee_grpc_requests_total", "Calls over gRPC answered", ["method", "status"], registry=REGISTRY)
-_CALL_LATENCY = Durations(
+_CALL_LATENCY = Distribution(
     "committee_grpc_request_duration_seconds",
     "From the whole message of a call to its answer",
     ["method"],
     bounds=LATENCY_BOUNDS,
     registry=REGISTRY,
 )
-_STAGES_OF_REQUESTS = Durations(
+_STAGES_OF_REQUESTS = Distribution(
     "committee_stage_duration_seconds",
     "What requests spend their time on: receive, decode, queue, members, fuse, encode; members and fuse once a batch",
-    ["stage"],
-    bounds=(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    ["ensemble", "version", "stage"],
+    bounds=STAGE_BOUNDS,
+    registry=REGISTRY,
+)
+_INFERENCES = Distribution(
+    "committee_inference_duration_seconds",
+    "From when an ensemble is asked, the request decoded, to its answer, not yet encoded",
+    ["ensemble", "version", "outcome"],
+    bounds=LATENCY_BOUNDS,
+    registry=REGISTRY,
+)
+_BATCH_ROWS = Distribution(
+    "committee_batch_rows", "Rows in a batch", ["ensemble", "version"], bounds=SIZES, registry=REGISTRY
+)
+_BATCH_SECONDS = Counter(
+    "committee_batch_seconds_total",
+    "What the members took for batches, by their rows, rounded up to a bound of committee_batch_rows",
+    ["ensemble", "version", "rows"],
+    registry=REGISTRY,
+)
+_MEMBER_CALLS = Distribution(
+    "committee_member_call_duration_seconds",
+    "Calls of a member alone; of several that run together nobody can tell whose time it is",
+    ["ensemble", "version", "member"],
+    bounds=STAGE_BOUNDS,
     registry=REGISTRY,
 )
 _ERRORS = Counter("committee_errors_total", "Error answers", ["code"], registry=REGISTRY)
@@ -74,6 +106,25 @@ _MEMBERS = Counter(
     "Requests that asked a member (a stage of a cascade counts as one), by what came of it: it answered, or why not",
     ["ensemble", "version", "member", "outcome"],
     registry=REGISTRY,
+)
+_MEMBER_ROWS = Counter(
+    "committee_member_rows_total",
+    "Rows that a member has answered",
+    ["ensemble", "version", "member"],
+    registry=REGISTRY,
+)
+_MEMBER_BATCHES = Counter(
+    "committee_member_batches_total",
+    "Batches that have asked a member",
+    ["ensemble", "version", "member"],
+    registry=REGISTRY,
+)
+_LAST = Gauge(
+    "committee_last_inference_timestamp_seconds",
+    "When something was last answered, by the clock; of an ensemble itself, without a member",
+    ["ensemble", "version", "member"],
+    registry=REGISTRY,
+    multiprocess_mode="max",
 )
 _ABSTAINED = Counter(
     "committee_abstained_rows_total",
@@ -131,6 +182,10 @@ _count = _tally.count
 
 Part = Literal["receive", "decode", "queue", "members", "fuse", "encode"]
 """Of the way of a request."""
+Of = tuple[str, int] | tuple[str, str]
+"""An ensemble's name and version."""
+NOBODY: Of = ("", "")
+"""Before it is known which ensemble is asked. To Prometheus an empty label is none."""
 
 
 def count_prediction(
@@ -162,10 +217,31 @@ def count_prediction(
         _count(_DISAGREEMENTS, ensemble, version, member, by=count)
 
 
-def count_members(ensemble: str, version: int, outcomes: Mapping[str, str], requests: int = 1) -> None:
-    """Requests to some members: by member, `answered`, or why it did not."""
-    for member, outcome in outcomes.items():
-        _count(_MEMBERS, ensemble, version, member, outcome, by=requests)
+def count_members(
+    ensemble: str, version: int, outcomes: Mapping[str, str], requests: int = 1, *, rows: int = 0
+) -> None:
+    """Requests to some members, of `rows` rows together: by member, `answered`, or why it did not."""
+    _tally.count_each(_MEMBERS, (ensemble, version), tuple(outcomes.items()), by=requests)
+    answered = tuple([(member,) for member, outcome in outcomes.items() if outcome == "answered"])
+    _tally.count_each(_MEMBER_ROWS, (ensemble, version), answered, by=rows)
+
+
+def count_batch(of: Of, members: Sequence[str], rows: int, seconds: float) -> None:
+    """A batch that these members, or those of them that could, have answered."""
+    _BATCH_ROWS.observe(of, rows)
+    _count(_BATCH_SECONDS, *of, SIZES[min(bisect_left(SIZES, rows), len(SIZES) - 1)], by=seconds)
+    _tally.count_each(_MEMBER_BATCHES, of, tuple([(member,) for member in members]))
+    observe_part("members", seconds, of)
+
+
+def observe_member(of: Of, member: str, seconds: float) -> None:
+    """A call of a member alone."""
+    _MEMBER_CALLS.observe((*of, member), seconds)
+
+
+def observe_inference(of: Of, outcome: str, seconds: float) -> None:
+    """A request to an ensemble: it was `answered`, or the code of why not."""
+    _INFERENCES.observe((*of, outcome), seconds)
 
 
 def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> None:
@@ -184,9 +260,9 @@ def count_call(*, method: str, status: str, seconds: float) -> None:
     _CALL_LATENCY.observe((method,), seconds)
 
 
-def observe_part(part: Part, seconds: float, times: int = 1) -> None:
+def observe_part(part: Part, seconds: float, of: Of = NOBODY, times: int = 1) -> None:
     """How long a part of the way has taken one request or batch, or each of so many together."""
-    _STAGES_OF_REQUESTS.observe((part,), seconds, times)
+    _STAGES_OF_REQUESTS.observe((*of, part), seconds, times)
 
 
 def mark_ready(ensemble: str, version: int, *, is_ready: bool) -> None:
@@ -213,45 +289,30 @@ def count_build() -> None:
 
 def flush() -> None:
     """Write what has been counted where other processes, and `REGISTRY`, see it."""
+    now = time.time()
+    for labels in {(*labels[:2], "") for labels in _tally.waiting(_PREDICTIONS)} | _tally.waiting(_MEMBER_ROWS):
+        _LAST.labels(*labels).set(now)
     _tally.flush()
-    _LATENCY.flush()
-    _CALL_LATENCY.flush()
-    _STAGES_OF_REQUESTS.flush()
+    for distribution in (_LATENCY, _CALL_LATENCY, _STAGES_OF_REQUESTS, _INFERENCES, _BATCH_ROWS, _MEMBER_CALLS):
+        distribution.flush()
 
 
 def exposition() -> tuple[bytes, str]:
     """All metrics that are flushed, in Prometheus' text format, over all workers, and its media type."""
-    return generate_latest(_over_all_workers()), CONTENT_TYPE_LATEST
+    return generate_latest(_Exposed()), CONTENT_TYPE_LATEST
 
 
-@dataclass(slots=True)
-class Asked:
-    """How often an ensemble, or a member of one, has been asked, and how many rows it has answered."""
-
-    answered: int = 0
-    failed: int = 0
-    """Of members only: an ensemble's answer fails for reasons that are counted by their code."""
-    rows: int = 0
-    """Of ensembles only."""
-
-
-def asked() -> dict[tuple[str, ...], Asked]:
+def statistics() -> Mapping[tuple[str, ...], Statistics]:
     """By ensemble and version, and by ensemble, version and member: what is flushed, over all workers."""
-    found: dict[tuple[str, ...], Asked] = defaultdict(Asked)
-    for metric in _over_all_workers().collect():
-        for sample in metric.samples:
-            labels, count = sample.labels, int(sample.value)
-            if sample.name == "committee_predictions_total":
-                found[labels["ensemble"], labels["version"]].answered += count
-            elif sample.name == "committee_rows_total":
-                found[labels["ensemble"], labels["version"]].rows += count
-            elif sample.name == "committee_member_requests_total":
-                of_member = found[labels["ensemble"], labels["version"], labels["member"]]
-                if labels["outcome"] == "answered":
-                    of_member.answered += count
-                else:
-                    of_member.failed += count
-    return found
+    return gather(_over_all_workers().collect())
+
+
+class _Exposed(Collector):
+    """What is counted, and behind it the same by the names that Triton has."""
+
+    def collect(self) -> Iterable[Metric]:
+        metrics = list(_over_all_workers().collect())
+        return [*metrics, *exposed(gather(metrics))]
 
 
 def _over_all_workers() -> CollectorRegistry:

@@ -97,14 +97,14 @@ async def predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -> R
         body = await unpack(body, terms.coding, by)
     content = await decode(by.decoding, body, terms.media, ensemble.manifest, by.bounds)
     hold(by, body, content.rows)
-    telemetry.observe_part("decode", perf_counter() - clock)
+    telemetry.observe_part("decode", perf_counter() - clock, ensemble.labels)
     options, wanted = terms.options, terms.wanted
     if content.options is not NO_OPTIONS:
         options, wanted = _agree(terms.queried, content.options, terms.form, terms.at_most)
     prediction = await by.engine.infer(ensemble, content.rows, wanted, began=began)
     clock = perf_counter()
     reply = answer.encode(prediction, terms.form, id=content.id, detail=options.detail)
-    telemetry.observe_part("encode", perf_counter() - clock)
+    telemetry.observe_part("encode", perf_counter() - clock, ensemble.labels)
     return reply
 
 

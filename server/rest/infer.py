@@ -35,7 +35,7 @@ async def infer(asked: Asked, body: bytes, by: Admitted, *, began: float) -> Rep
     clock = perf_counter()
     apart = json_length is not None and len(body) > INLINE_BYTES
     content = await asyncio.get_running_loop().run_in_executor(by.decoding, read) if apart else read()
-    telemetry.observe_part("decode", perf_counter() - clock)
+    telemetry.observe_part("decode", perf_counter() - clock, model.ensemble.labels)
     hold(by, body, *(tensor.values for tensor in content.tensors))
     envelope = content.envelope
     options = envelope.options if queried is None else join(queried, envelope.options)
@@ -43,7 +43,7 @@ async def infer(asked: Asked, body: bytes, by: Admitted, *, began: float) -> Rep
     response = await ask(by.engine, content.request(model, options), at_most_ms=at_most, began=began)
     clock = perf_counter()
     answer, length = write_infer(response, envelope)
-    telemetry.observe_part("encode", perf_counter() - clock)
+    telemetry.observe_part("encode", perf_counter() - clock, model.ensemble.labels)
     if length is None:
         return make_reply(answer, JSON)
     return make_reply(answer, RAW, headers={JSON_LENGTH: str(length)})

@@ -4,10 +4,13 @@ from importlib.metadata import version as version_of
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from server import telemetry
 from server.errors import NotReady
 from server.oip.models import EXTENSIONS, describe, find_model, is_ready, parse_version
+from server.oip.statistics import models_of, statistics_of
 from server.rest import exchange, oip_schemas, openapi_oip, schemas
 from server.rest.infer import infer
 from server.rest.state import ready_engine
@@ -29,6 +32,23 @@ async def describe_server(request: Request) -> oip_schemas.ServerMetadata:
     controlled = request.app.state.control is not None and request.app.state.access.has_keys
     extensions = sorted([*EXTENSIONS, *(["model_repository"] if controlled else [])])
     return oip_schemas.ServerMetadata(name="committee", version=version_of("committee"), extensions=extensions)
+
+
+@router.get("/v2/models/stats", summary="Statistics of all ensembles", responses=schemas.errors(401, 403, 500, 503))
+async def all_statistics(request: Request) -> oip_schemas.Statistics:
+    return await _statistics(request)
+
+
+@router.get("/v2/models/{model}/stats", summary="Statistics of a model, all its versions", **_FOUND)
+async def model_statistics(request: Request, model: oip_schemas.ModelName) -> oip_schemas.Statistics:
+    return await _statistics(request, model)
+
+
+@router.get("/v2/models/{model}/versions/{version}/stats", summary="Statistics of a version of a model", **_FOUND)
+async def model_version_statistics(
+    request: Request, model: oip_schemas.ModelName, version: oip_schemas.ModelVersion
+) -> oip_schemas.Statistics:
+    return await _statistics(request, model, version)
 
 
 @router.get("/v2/models/{model}", summary="Describe a model, its highest version", **_FOUND)
@@ -78,6 +98,13 @@ def _ready(request: Request, name: str, version: str = "") -> oip_schemas.ModelR
     if not is_ready(engine, model):
         raise NotReady(f"model {model.name!r}: too few members work")
     return oip_schemas.ModelReady(name=model.name)
+
+
+async def _statistics(request: Request, name: str = "", version: str = "") -> oip_schemas.Statistics:
+    models = models_of(ready_engine(request), name, version)
+    telemetry.flush()  # in the thread that counts
+    counted = await run_in_threadpool(telemetry.statistics)
+    return oip_schemas.Statistics.model_validate({"model_stats": statistics_of(models, counted)})
 
 
 async def _infer(request: Request, name: str, version: str = "") -> Response:

@@ -55,6 +55,51 @@ class ModelReady(Model):
     ready: Literal[True] = True
 
 
+class Duration(Model):
+    model_config = ConfigDict(from_attributes=True)
+
+    count: Annotated[int, Field(ge=0)]
+    ns: Annotated[int, Field(ge=0, description="Nanoseconds, of all together.")]
+
+
+class InferStatistics(Model):
+    model_config = ConfigDict(from_attributes=True)
+
+    success: Annotated[Duration, Field(description="Requests; a member's have no time of their own.")]
+    fail: Duration
+    queue: Duration
+    compute_input: Annotated[Duration, Field(description="Decoding.")]
+    compute_infer: Annotated[Duration, Field(description="The members, once a batch; a member's: its calls alone.")]
+    compute_output: Annotated[Duration, Field(description="Fusing and encoding.")]
+
+
+class BatchStatistics(Model):
+    model_config = ConfigDict(from_attributes=True)
+
+    batch_size: Annotated[int, Field(ge=1, description="Rows: of batches of so many, or of more than the one before.")]
+    compute_infer: Duration
+
+
+class ModelStatistics(Model):
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    version: str
+    last_inference: Annotated[int, Field(ge=0, description="In milliseconds since 1970; 0: never.")]
+    inference_count: Annotated[int, Field(ge=0, description="Rows.")]
+    execution_count: Annotated[int, Field(ge=0, description="Batches.")]
+    inference_stats: InferStatistics
+    batch_stats: Annotated[list[BatchStatistics], Field(description="Empty of a member.")]
+
+
+class Statistics(Model):
+    """Over all workers, since the server began."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    model_stats: list[ModelStatistics]
+
+
 class InferParameters(Model):
     """How the answer is to be made: the options of /predict, as scalars. The query may say them instead."""
 

@@ -28,11 +28,11 @@ async def tf_predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -
     max_rows = min(manifest.max_batch_size, by.bounds.max_rows)
     clock = perf_counter()
     content = read_tf(body, manifest.inputs, max_rows=max_rows, bounds=by.bounds)
-    telemetry.observe_part("decode", perf_counter() - clock)
+    telemetry.observe_part("decode", perf_counter() - clock, model.ensemble.labels)
     hold(by, body, content.rows)
     [name, *_] = model.outputs
     prediction = await ask(by.engine, model, content.rows, [name], options, at_most_ms=at_most, began=began)
     clock = perf_counter()
     answer = write_tf(model.outputs[name].make(prediction), content)
-    telemetry.observe_part("encode", perf_counter() - clock)
+    telemetry.observe_part("encode", perf_counter() - clock, model.ensemble.labels)
     return make_reply(answer, JSON)

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from server.engine import Engine
-from server.oip.models import Model, ModelMetadata, describe, find_model, parse_version, versions_of
+from server.oip.models import Model, ModelMetadata, describe
+from server.oip.statistics import ModelStatistics
 from server.oip.tensors import DATATYPES, Datatype
 from server.rpc import inference_pb2 as pb
-from server.telemetry import Asked
 
 DATA_TYPES: Mapping[Datatype, int] = {
     datatype: getattr(pb, "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}") for datatype in DATATYPES
@@ -42,30 +42,8 @@ def config_of(engine: Engine, model: Model) -> pb.ModelConfigResponse:
     )
 
 
-def models_of(engine: Engine, name: str, version: str) -> Iterable[Model]:
-    """That one, or, of no version, all of its versions; of no name, all ensembles. Raises NotFound, InvalidInput."""
-    if version:
-        return [find_model(engine, name, parse_version(version))]
-    if name:
-        return versions_of(engine, find_model(engine, name))
-    return [Model(ensemble) for ensemble in engine.repository.ensembles()]
-
-
-def statistics_of(models: Iterable[Model], counted: Mapping[tuple[str, ...], Asked]) -> pb.ModelStatisticsResponse:
-    """Over all workers, since they began; `counted` as `telemetry.asked` has it."""
-    return pb.ModelStatisticsResponse(model_stats=[_statistics(model, counted) for model in models])
-
-
-def _statistics(model: Model, counted: Mapping[tuple[str, ...], Asked]) -> pb.ModelStatistics:
-    manifest = model.ensemble.manifest
-    member = () if model.member is None else (model.member,)
-    found = counted.get((manifest.name, model.version, *member), Asked())
-    statistics = pb.InferStatistics(
-        success=pb.StatisticDuration(count=found.answered), fail=pb.StatisticDuration(count=found.failed)
-    )
-    return pb.ModelStatistics(
-        name=model.name, version=model.version, inference_count=found.rows, inference_stats=statistics
-    )
+def statistics_message(statistics: Iterable[ModelStatistics]) -> pb.ModelStatisticsResponse:
+    return pb.ModelStatisticsResponse(model_stats=[pb.ModelStatistics(**asdict(of)) for of in statistics])
 
 
 def _row(tensor: Any) -> dict[str, Any]:

@@ -54,14 +54,14 @@ async def _infer(data: bytes, engine: Engine, by: Inferring, share: Share, *, se
         asked = _read(data, engine)
     else:
         asked = await loop.run_in_executor(by.decoding, _read, data, engine)
-    telemetry.observe_part("decode", perf_counter() - clock)
+    telemetry.observe_part("decode", perf_counter() - clock, asked.request.model.ensemble.labels)
     inputs = asked.request.inputs
     check_rows(inputs, by.bounds.max_rows)
     share.hold(len(data) + sum(tensor.values.nbytes for tensor in inputs))
     response = await ask(engine, asked.request, at_most_ms=at_most, began=began)
     clock = perf_counter()
     answer: bytes = write_response(response, raw=asked.raw).SerializeToString()
-    telemetry.observe_part("encode", perf_counter() - clock)
+    telemetry.observe_part("encode", perf_counter() - clock, asked.request.model.ensemble.labels)
     return answer
 
 

@@ -12,16 +12,17 @@ from server.engine import Engine
 from server.errors import NotFound, NotReady
 from server.keys import Scope
 from server.oip.models import EXTENSIONS, find_model, is_ready, parse_version
+from server.oip.statistics import models_of, statistics_of
 from server.rpc import inference_pb2 as pb
 from server.rpc.access import CheckKey, guarded
-from server.rpc.descriptions import config_of, metadata_of, models_of, statistics_of
+from server.rpc.descriptions import config_of, metadata_of, statistics_message
 from server.rpc.infer import Inferring, infer, parse
 from server.rpc.observer import Method, observed
 from server.rpc.repository import RepositoryControl
 from server.rpc.tensors import scalars
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-RPC_EXTENSIONS = (*EXTENSIONS, "model_configuration", "model_repository", "statistics")
+RPC_EXTENSIONS = (*EXTENSIONS, "model_configuration", "model_repository")
 
 OPEN = ("ServerLive", "ServerReady")
 """What everybody may ask, with a key or without."""
@@ -101,7 +102,7 @@ class Service:
 
     async def _model_statistics(self, message: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         models = models_of(self._engine(), message.name, message.version)
-        return statistics_of(models, telemetry.asked())
+        return statistics_message(statistics_of(models, telemetry.statistics()))
 
     async def _index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         entry = pb.RepositoryIndexResponse.ModelIndex

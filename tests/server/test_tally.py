@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from server.tally import Durations, Tally
+from server.tally import Distribution, Tally
 
 BOUNDS = (0.25, 0.5, 1.0, 4.0)
 EXACT = st.integers(0, 1 << 12).map(lambda n: n / 512)
@@ -19,8 +19,8 @@ def exposed(registry: CollectorRegistry) -> str:
     return re.sub(r"(?m)^.*_created.*\n", "", generate_latest(registry).decode())
 
 
-def durations(registry: CollectorRegistry) -> Durations:
-    return Durations("d_seconds", "about", ["name", "number"], bounds=BOUNDS, registry=registry)
+def durations(registry: CollectorRegistry) -> Distribution:
+    return Distribution("d_seconds", "about", ["name", "number"], bounds=BOUNDS, registry=registry)
 
 
 @given(st.lists(st.tuples(LABELS, EXACT, st.integers(1, 5), st.booleans()), max_size=50))
@@ -90,3 +90,18 @@ def test_labels_that_do_not_fit_are_an_error() -> None:
     tally.count(Counter("c", "about", ["name"], registry=registry), "a", "b")
     with pytest.raises(ValueError, match="label count"):
         tally.flush()
+
+
+def test_what_is_counted_of_each_is_what_would_be_counted_one_by_one() -> None:
+    registry = CollectorRegistry()
+    tally, counter = Tally(), Counter("c", "about", ["name", "part"], registry=registry)
+    for _ in range(2):
+        tally.count_each(counter, ("a",), (("x",), ("y",)), by=3)
+    tally.count(counter, "a", "y")
+    tally.count_each(counter, ("b",), ())
+    assert tally.waiting(counter) == {("a", "x"), ("a", "y")}
+    tally.flush()
+    assert tally.waiting(counter) == set()
+    assert 'c_total{name="a",part="x"} 6.0' in exposed(registry)
+    assert 'c_total{name="a",part="y"} 7.0' in exposed(registry)
+    assert 'name="b"' not in exposed(registry)

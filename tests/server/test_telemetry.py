@@ -84,11 +84,15 @@ def test_counts_requests_with_bounded_labels() -> None:
 
 
 def test_times_the_parts_of_a_requests_way() -> None:
-    labels = 'stage="encode"}'
-    names = [f"count{{{labels}", f"sum{{{labels}", f'bucket{{le="0.0001",{labels}']
+    labels = 'stage="encode",version="1"}'
+    names = [
+        f'count{{ensemble="e5",{labels}',
+        f'sum{{ensemble="e5",{labels}',
+        f'bucket{{ensemble="e5",le="0.0001",{labels}',
+    ]
     before = [value(f"committee_stage_duration_seconds_{name}") for name in names]
-    telemetry.observe_part("encode", 0.0001)
-    telemetry.observe_part("encode", 0.5, times=3)
+    telemetry.observe_part("encode", 0.0001, ("e5", 1))
+    telemetry.observe_part("encode", 0.5, ("e5", 1), times=3)
     after = [value(f"committee_stage_duration_seconds_{name}") for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == pytest.approx([4, 1.5001, 1])
 
