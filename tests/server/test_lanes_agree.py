@@ -289,7 +289,7 @@ def samples() -> dict[tuple[str, ...], float]:
         (sample.name, *sample.labels.values()): sample.value
         for metric in telemetry.REGISTRY.collect()
         for sample in metric.samples
-        if not sample.name.endswith(("_created", "_bucket", "_sum"))
+        if not sample.name.endswith(("_created", "_bucket", "_sum", "_seconds_total", "_timestamp_seconds"))
     }
 
 
