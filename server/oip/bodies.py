@@ -128,8 +128,10 @@ def _read_fast(body: bytes, bounds: Bounds) -> InferBody | None:
 
 
 def _holds(head: InputHead, values: NDArray[Any]) -> bool:
-    """Whether the numbers, uint8 or float32, are plainly of the datatype."""
-    return head.datatype in (_HOLD_BYTES if values.dtype == np.uint8 else ("FP32", "FP64"))
+    """Whether the numbers, uint8 or float32, are plainly of the datatype: an infinite one was beyond float32."""
+    if values.dtype == np.uint8:
+        return head.datatype in _HOLD_BYTES
+    return head.datatype in ("FP32", "FP64") and bool(np.isfinite(values).all())
 
 
 def _read_all(envelope: Envelope, tail: memoryview | None) -> InferBody:
