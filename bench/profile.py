@@ -121,7 +121,7 @@ def _last_line(process: "subprocess.Popen[str]") -> str:
 
 def _become_py_spy(options: argparse.Namespace) -> None:
     """Start the server, tell its number, and look at its worker. Raises ProfileFailed; else it does not return."""
-    command = ["--workers", "1", "--port", str(options.start), "--models", str(options.models)]
+    command = ["--workers", "1", "--grpc-port", "off", "--port", str(options.start), "--models", str(options.models)]
     with (WORK / "profile.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "server", *command, "--default", options.default], stdout=log, stderr=log

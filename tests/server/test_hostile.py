@@ -65,7 +65,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
     tiny.write_picture_ensemble(root)
     tiny.write_table_ensemble(root)
     command = [sys.executable, "-m", "server", "--port", "0", "--models", str(root), "--default", "tiny"]
-    limits = ["--workers", "1", "--header-timeout", "1", "--body-timeout", "1", "--write-timeout", "1"]
+    limits = [
+        "--grpc-port",
+        "off",
+        "--workers",
+        "1",
+        "--header-timeout",
+        "1",
+        "--body-timeout",
+        "1",
+        "--write-timeout",
+        "1",
+    ]
     process = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -93,12 +93,6 @@ class TestReadSettings:
         monkeypatch.setattr("server.settings.available_cores", lambda: n_cores)
         assert read(*options).threads == threads
 
-    def test_the_port_of_grpc(self) -> None:
-        assert read("--grpc-port", "9001").grpc_port == 9001
-        assert read("--grpc-port", "OFF").grpc_port is None
-        with pytest.raises(ValueError, match="65535"):
-            read("--grpc-port", "70000")
-
     def test_who_may_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {"MAX_WAIT": "0.25", "MAX_QUEUE_SIZE": "100"}.items():
             monkeypatch.setenv(f"COMMITTEE_{name}", value)
