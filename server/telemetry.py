@@ -1,12 +1,10 @@
-"""Metrics, structured logs and request ids: plain functions that the engine and the transports call.
+"""Metrics and request ids: plain functions that the engine and the transports call.
 
 Metrics are kept a process; `exposition` sums them over all workers where `PROMETHEUS_MULTIPROC_DIR` says where they
 share them, which must be set before this module is imported. What is counted is seen by other processes once it is
 flushed.
 """
 
-import json
-import logging
 import os
 import random
 import re
@@ -14,9 +12,8 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -175,7 +172,6 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that the current task answers."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 _tally = Tally()
 _count = _tally.count
@@ -327,46 +323,3 @@ def choose_request_id(given: str | None) -> str:
     """The caller's id if it is 1 to 128 letters, digits, dots, dashes and underscores, else a new one."""
     # Python seeds its generator anew in every fork. An id has to be unique, and need not be hard to guess.
     return given if given is not None and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
-
-
-class JsonFormatter(logging.Formatter):
-    """One line of JSON a record: time, level, logger, message, pid, request_id if there is one, extra fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            "pid": record.process,
-        }
-        if (current := request_id.get()) is not None:
-            entry["request_id"] = current
-        entry.update((name, value) for name, value in vars(record).items() if name not in _PLAIN_RECORD)
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
-
-
-def logging_config(level: str) -> dict[str, Any]:
-    """For `logging.config.dictConfig`: everything to stderr as JSON lines.
-
-    What gunicorn and uvicorn say below a warning is dropped unless `level` is debug, and there is no access log: the
-    metrics count requests.
-    """
-    server_level = level.upper() if level in ("debug", "error", "critical") else "WARNING"
-    server_logger = {"level": server_level, "handlers": ["stderr"], "propagate": False}
-    silent = {"handlers": [], "propagate": False}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"json": {"()": JsonFormatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "json"}},
-        "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {
-            "gunicorn.error": server_logger,
-            "gunicorn.access": silent,
-            "uvicorn.error": server_logger,
-            "uvicorn.access": silent,
-        },
-    }

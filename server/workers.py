@@ -33,6 +33,7 @@ from server.accepting import Shares, SpreadingServer
 from server.errors import InvalidKeys, InvalidRepository
 from server.generations import Board
 from server.keys import Keys
+from server.ports import check_tls, listen, reserve
 from server.repository import find_versions, read_version
 from server.settings import PROGRAM, Settings, read_settings
 from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
@@ -70,24 +71,24 @@ def serve(settings: Settings) -> int:
         print(f"{PROGRAM}: no folder for temporary files: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     with _metrics_in(folder):
-        from server import telemetry
+        from server.logs import logging_config
 
-        logging.config.dictConfig(telemetry.logging_config(settings.log_level))
+        logging.config.dictConfig(logging_config(settings.log_level))
         try:
             check_repository(settings)
             _try_graphs(settings)
             if settings.keys_file is not None:
                 Keys(settings.keys_file)
-            _check_tls(settings)
-            listeners = _listen(settings)
-            rpc_listener = _reserve(settings)
+            check_tls(settings)
+            listeners = listen(settings)
+            rpc_listener = reserve(settings)
         except (InvalidRepository, InvalidKeys, OSError) as exc:
             logger.critical(str(exc))
             return 1
         if settings.admin_port is not None:  # 0 was any
             settings = settings.model_copy(update={"admin_port": listeners[-1].getsockname()[1]})
         with rpc_listener or nullcontext():
-            return _supervise(settings, listeners, rpc_listener, telemetry.logging_config(settings.log_level), folder)
+            return _supervise(settings, listeners, rpc_listener, logging_config(settings.log_level), folder)
 
 
 def check_repository(settings: Settings) -> None:
@@ -325,51 +326,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     if record.msg == "Worker (pid:%s) exited with code %s." and isinstance(record.args, tuple):
         return record.args[1] not in (Arbiter.APP_LOAD_ERROR, os.EX_TEMPFAIL)
     return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
-
-
-def _check_tls(settings: Settings) -> None:
-    """Raises OSError, with a message for people."""
-    if settings.tls_cert is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "")
-    except OSError as exc:  # ssl.SSLError is one
-        said = exc.strerror or str(exc)
-        raise OSError(f"cannot serve TLS by {settings.tls_cert} and {settings.tls_key}: {said}") from exc
-
-
-def _listen(settings: Settings) -> list[socket.socket]:
-    """At the port, and at the admin's if it has one. Raises OSError, with a message for people."""
-    ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
-    return [_listen_at(settings.host, port) for port in ports]
-
-
-def _listen_at(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as exc:
-        reason = str(exc.strerror).partition(" (while")[0]
-        raise OSError(f"cannot listen on {host}:{port}: {reason}") from exc
-
-
-def _reserve(settings: Settings) -> socket.socket | None:
-    """The port of gRPC, which the workers share, held for them; None: there is none.
-
-    Nothing waits at this socket: each worker listens at one of its own. Raises OSError, with a message for people.
-    """
-    if settings.grpc_port is None:
-        return None
-    try:
-        probe = _listen_at(settings.host, settings.grpc_port)  # alone, for whoever shares its port could share ours
-    except OSError as exc:
-        raise OSError(f"{exc} (for gRPC: --grpc-port names another, or off)") from exc
-    with probe:
-        address = probe.getsockname()
-    reserved = socket.socket(probe.family)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(address)
-    return reserved
 
 
 def _shared_folder() -> str:

@@ -1,8 +1,4 @@
-import json
-import logging
-import logging.config
 import re
-import sys
 
 import pytest
 
@@ -15,13 +11,6 @@ def value(sample: str) -> float:
     text, _ = telemetry.exposition()
     found = [line for line in text.decode().splitlines() if line.startswith(sample + " ")]
     return float(found[0].split()[-1]) if found else 0.0
-
-
-def formatted(record: logging.LogRecord) -> dict[str, object]:
-    line = telemetry.JsonFormatter().format(record)
-    assert "\n" not in line
-    entry: dict[str, object] = json.loads(line)
-    return entry
 
 
 def test_counts_predictions_rows_and_disagreements() -> None:
@@ -127,49 +116,3 @@ def test_makes_a_request_id(given: str | None) -> None:
     made = telemetry.choose_request_id(given)
     assert re.fullmatch(r"[0-9a-f]{32}", made)
     assert telemetry.choose_request_id(given) != made
-
-
-class TestJsonFormatter:
-    def test_one_line_with_the_fields(self) -> None:
-        record = logging.makeLogRecord(
-            {"name": "n", "levelname": "WARNING", "msg": "a %s\nb", "args": ("x",), "created": 0.25, "rows": 3}
-        )
-        entry = formatted(record)
-        assert entry.pop("pid") == record.process
-        assert entry == {
-            "time": "1970-01-01T00:00:00.250+00:00",
-            "level": "warning",
-            "logger": "n",
-            "message": "a x\nb",
-            "rows": 3,
-        }
-
-    def test_tells_the_request(self) -> None:
-        token = telemetry.request_id.set("r-1")
-        try:
-            assert formatted(logging.makeLogRecord({}))["request_id"] == "r-1"
-        finally:
-            telemetry.request_id.reset(token)
-
-    def test_traceback_is_a_field(self) -> None:
-        try:
-            raise KeyError("k")
-        except KeyError:
-            record = logging.makeLogRecord({"msg": "m", "exc_info": sys.exc_info()})
-        assert str(formatted(record)["traceback"]).endswith("KeyError: 'k'")
-
-    def test_survives_what_json_does_not_know(self) -> None:
-        record = logging.makeLogRecord({"msg": "\ud800", "thing": {1}})
-        assert formatted(record)["thing"] == "{1}"
-
-
-@pytest.mark.parametrize(
-    ("level", "servers"),
-    [("debug", "DEBUG"), ("info", "WARNING"), ("warning", "WARNING"), ("error", "ERROR"), ("critical", "CRITICAL")],
-)
-def test_logging_config(level: str, servers: str) -> None:
-    config = telemetry.logging_config(level)
-    assert config["root"]["level"] == level.upper()
-    assert config["loggers"]["gunicorn.error"]["level"] == servers
-    assert config["loggers"]["uvicorn.error"]["level"] == servers
-    assert config["loggers"]["uvicorn.access"]["handlers"] == []

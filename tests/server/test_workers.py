@@ -339,12 +339,6 @@ class TestFolder:
             folder.rmdir()
 
 
-def test_listens_on_ipv6() -> None:
-    [listener] = workers._listen(Settings(host="::1", port=0))
-    with listener:
-        assert listener.getsockname()[0] == "::1"
-
-
 def write_certificate(folder: Path) -> tuple[str, str]:
     """Of localhost, signed by itself; with its key."""
     certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
