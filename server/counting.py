@@ -10,10 +10,14 @@ from server.prediction import Prediction
 
 def count_answered(ensemble: Ensemble, answered: Answered, requests: int = 1) -> Answered:
     """What became of the members that so many requests have asked; returned as it is."""
-    names = ensemble.names
-    fates: dict[str, str] = {names[member]: "answered" for member in answered.members}
-    fates |= {names[member]: reason for member, reason in answered.missing.items()}
-    telemetry.count_members(*ensemble.labels, fates, requests, rows=answered.probabilities.shape[1])
+    telemetry.count_members(
+        ensemble.labels,
+        ensemble.names,
+        answered.members,
+        answered.missing,
+        rows=answered.probabilities.shape[1],
+        requests=requests,
+    )
     return answered
 
 

@@ -254,10 +254,7 @@ class Run:
 
     def _end(self, fault: BaseException | None) -> None:
         telemetry.count_batch(
-            self.ensemble.labels,
-            [self.ensemble.names[member] for member in self.members],
-            len(self._rows),
-            perf_counter() - self._began,
+            self.ensemble.labels, self.ensemble.names, self.members, len(self._rows), perf_counter() - self._began
         )
         if fault is None and (self._complete or self.valid.all()):
             try:

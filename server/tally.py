@@ -22,19 +22,22 @@ class Distribution:
         self._bounds = tuple(bounds)
         self._waiting: dict[Labels, list[float]] = {}
 
-    def observe(self, labels: Labels, amount: float, times: int = 1) -> None:
-        """That something has taken so long, or been so big, so many times."""
+    def observe(self, labels: Labels, amount: float, times: int = 1, *, total: float | None = None) -> None:
+        """That something has taken so long, or been so big, so many times; together `total`, if not each the same.
+
+        Labels may stand in tuples of their own.
+        """
         waiting = self._waiting.get(labels)
         if waiting is None:
             waiting = self._waiting[labels] = [0.0] * (len(self._bounds) + 2)
         waiting[bisect_left(self._bounds, amount)] += times
-        waiting[-1] += amount * times
+        waiting[-1] += amount * times if total is None else total
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for labels, (*counts, total) in waiting.items():
             # What its observe() does, for many at once, which it has no call for.
-            child = self._histogram.labels(*labels)
+            child = self._histogram.labels(*_flat(labels))
             for bucket, count in zip(child._buckets, counts, strict=True):
                 if count:
                     bucket.inc(count)
@@ -46,25 +49,17 @@ class Tally:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[Counter, Labels], float] = {}
-        self._of_each: dict[tuple[Counter, Labels, tuple[Labels, ...]], float] = {}
         self._written: dict[tuple[Counter, Labels], Counter] = {}
 
     def count(self, metric: Counter, *labels: object, by: float = 1) -> None:
         key = metric, labels
         self._waiting[key] = self._waiting.get(key, 0) + by
 
-    def count_each(self, metric: Counter, labels: Labels, each: tuple[Labels, ...], by: float = 1) -> None:
-        """The same for several: the labels of each come behind those that they share. As cheap as one."""
-        key = metric, labels, each
-        self._of_each[key] = self._of_each.get(key, 0) + by
-
     def waiting(self, metric: Counter) -> set[Labels]:
         """The labels of a metric of which something has been counted since it was last written."""
-        self._spread()
         return {labels for counted, labels in self._waiting if counted is metric}
 
     def flush(self) -> None:
-        self._spread()
         waiting, self._waiting = self._waiting, {}
         for key, amount in waiting.items():
             child = self._written.get(key)
@@ -73,8 +68,6 @@ class Tally:
                 child = self._written[key] = metric.labels(*labels)
             child.inc(amount)
 
-    def _spread(self) -> None:
-        of_each, self._of_each = self._of_each, {}
-        for (metric, labels, each), amount in of_each.items():
-            for one in each:
-                self.count(metric, *labels, *one, by=amount)
+
+def _flat(labels: Labels) -> list[object]:
+    return [one for label in labels for one in (label if isinstance(label, tuple) else (label,))]

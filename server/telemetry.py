@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
@@ -165,6 +166,8 @@ _BUILD = Gauge(
     "committee_build_info", "1, with Committee's version", ["version"], registry=REGISTRY, multiprocess_mode="max"
 )
 
+Of = tuple[str, int] | tuple[str, str]
+"""An ensemble's name and version."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Any other method is counted as OTHER: clients must not make labels."""
 
@@ -173,13 +176,36 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+
+@dataclass(slots=True)
+class _Fates:
+    """What became of requests to the same members."""
+
+    names: Sequence[str]
+    """Of all members of the ensemble."""
+    requests: int = 0
+    rows: int = 0
+
+
+@dataclass(slots=True)
+class _Batches:
+    """Of the same members, and of about as many rows."""
+
+    names: Sequence[str]
+    """Of all members of the ensemble."""
+    count: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+# Counted once a batch or request, whatever the number of members, and spread over them when it is written.
+_fates: dict[tuple[Of, tuple[int, ...], tuple[tuple[int, str], ...]], _Fates] = {}
+_batches: dict[tuple[Of, tuple[int, ...], int], _Batches] = {}
 _tally = Tally()
 _count = _tally.count
 
 Part = Literal["receive", "decode", "queue", "members", "fuse", "encode"]
 """Of the way of a request."""
-Of = tuple[str, int] | tuple[str, str]
-"""An ensemble's name and version."""
 NOBODY: Of = ("", "")
 """Before it is known which ensemble is asked. To Prometheus an empty label is none."""
 
@@ -214,30 +240,37 @@ def count_prediction(
 
 
 def count_members(
-    ensemble: str, version: int, outcomes: Mapping[str, str], requests: int = 1, *, rows: int = 0
+    of: Of, names: Sequence[str], answered: tuple[int, ...], missing: Mapping[int, str], *, rows: int, requests: int = 1
 ) -> None:
-    """Requests to some members, of `rows` rows together: by member, `answered`, or why it did not."""
-    _tally.count_each(_MEMBERS, (ensemble, version), tuple(outcomes.items()), by=requests)
-    answered = tuple([(member,) for member, outcome in outcomes.items() if outcome == "answered"])
-    _tally.count_each(_MEMBER_ROWS, (ensemble, version), answered, by=rows)
+    """Requests, of `rows` rows together, to members that have answered, and to those that have not, by why."""
+    key = of, answered, tuple(missing.items()) if missing else ()
+    found = _fates.get(key)
+    if found is None:
+        found = _fates[key] = _Fates(names)
+    found.requests += requests
+    found.rows += rows
 
 
-def count_batch(of: Of, members: Sequence[str], rows: int, seconds: float) -> None:
+def count_batch(of: Of, names: Sequence[str], members: tuple[int, ...], rows: int, seconds: float) -> None:
     """A batch that these members, or those of them that could, have answered."""
-    _BATCH_ROWS.observe(of, rows)
-    _count(_BATCH_SECONDS, *of, SIZES[min(bisect_left(SIZES, rows), len(SIZES) - 1)], by=seconds)
-    _tally.count_each(_MEMBER_BATCHES, of, tuple([(member,) for member in members]))
-    observe_part("members", seconds, of)
+    key = of, members, min(bisect_left(SIZES, rows), len(SIZES) - 1)
+    found = _batches.get(key)
+    if found is None:
+        found = _batches[key] = _Batches(names)
+    found.count += 1
+    found.rows += rows
+    found.seconds += seconds
+    _STAGES_OF_REQUESTS.observe((of, "members"), seconds)
 
 
 def observe_member(of: Of, member: str, seconds: float) -> None:
     """A call of a member alone."""
-    _MEMBER_CALLS.observe((*of, member), seconds)
+    _MEMBER_CALLS.observe((of, member), seconds)
 
 
 def observe_inference(of: Of, outcome: str, seconds: float) -> None:
     """A request to an ensemble: it was `answered`, or the code of why not."""
-    _INFERENCES.observe((*of, outcome), seconds)
+    _INFERENCES.observe((of, outcome), seconds)
 
 
 def mark_circuit(ensemble: str, version: int, member: str, *, is_open: bool) -> None:
@@ -258,7 +291,7 @@ def count_call(*, method: str, status: str, seconds: float) -> None:
 
 def observe_part(part: Part, seconds: float, of: Of = NOBODY, times: int = 1) -> None:
     """How long a part of the way has taken one request or batch, or each of so many together."""
-    _STAGES_OF_REQUESTS.observe((*of, part), seconds, times)
+    _STAGES_OF_REQUESTS.observe((of, part), seconds, times)
 
 
 def mark_ready(ensemble: str, version: int, *, is_ready: bool) -> None:
@@ -285,12 +318,30 @@ def count_build() -> None:
 
 def flush() -> None:
     """Write what has been counted where other processes, and `REGISTRY`, see it."""
+    _spread()
     now = time.time()
     for labels in {(*labels[:2], "") for labels in _tally.waiting(_PREDICTIONS)} | _tally.waiting(_MEMBER_ROWS):
         _LAST.labels(*labels).set(now)
     _tally.flush()
     for distribution in (_LATENCY, _CALL_LATENCY, _STAGES_OF_REQUESTS, _INFERENCES, _BATCH_ROWS, _MEMBER_CALLS):
         distribution.flush()
+
+
+def _spread() -> None:
+    """What was counted of several members at once, by member."""
+    for (of, answered, missing), fates in _fates.items():
+        for member in answered:
+            _count(_MEMBERS, *of, fates.names[member], "answered", by=fates.requests)
+            _count(_MEMBER_ROWS, *of, fates.names[member], by=fates.rows)
+        for member, reason in missing:
+            _count(_MEMBERS, *of, fates.names[member], reason, by=fates.requests)
+    for (of, members, size), batches in _batches.items():
+        _BATCH_ROWS.observe((of,), SIZES[size], batches.count, total=batches.rows)
+        _count(_BATCH_SECONDS, *of, SIZES[size], by=batches.seconds)
+        for member in members:
+            _count(_MEMBER_BATCHES, *of, batches.names[member], by=batches.count)
+    _fates.clear()
+    _batches.clear()
 
 
 def exposition() -> tuple[bytes, str]:

@@ -3,12 +3,13 @@ from prometheus_client import Metric
 
 from server import telemetry
 from server.statistics import Spent, Statistics, exposed, gather
+from tests.server.test_telemetry import value
 
 
 def counted(name: str, *samples: tuple[dict[str, str], float]) -> Metric:
     metric = Metric(name, "about", "unknown")
-    for labels, value in samples:
-        metric.add_sample(name, labels, value)
+    for labels, amount in samples:
+        metric.add_sample(name, labels, amount)
     return metric
 
 
@@ -92,17 +93,18 @@ def test_of_what_was_never_asked_there_is_nothing() -> None:
 
 def test_batches_stand_under_the_sizes_that_the_histogram_has() -> None:
     for rows in (1, 1, 3, 4, 256):
-        telemetry.count_batch(("sizes", 1), ["m1", "m2"], rows, 0.5)
+        telemetry.count_batch(("sizes", 1), ["m1", "m2"], (0, 1), rows, 0.5)
     telemetry.flush()
     found = telemetry.statistics()
     by_rows = {rows: spent for rows, spent in found["sizes", "1"].by_rows.items() if spent.count}
+    assert value('committee_batch_rows_sum{ensemble="sizes",version="1"}') == 1 + 1 + 3 + 4 + 256
     assert by_rows == {1: Spent(2, 1.0), 4: Spent(2, 1.0), 256: Spent(1, 0.5)}
     assert [found["sizes", "1", member].batches for member in ("m1", "m2")] == [5, 5]
     assert found["sizes", "1"].stages["members"] == Spent(5, 2.5)
 
 
 def test_when_something_was_last_answered_is_known_once_it_is_flushed() -> None:
-    telemetry.count_members("last", 1, {"m1": "answered", "m2": "raised"}, rows=3)
+    telemetry.count_members(("last", 1), ["m1", "m2"], (0,), {1: "raised"}, rows=3)
     telemetry.flush()
     found = telemetry.statistics()
     assert found["last", "1", "m1"].last > 1e9

@@ -92,16 +92,20 @@ def test_labels_that_do_not_fit_are_an_error() -> None:
         tally.flush()
 
 
-def test_what_is_counted_of_each_is_what_would_be_counted_one_by_one() -> None:
+def test_labels_may_be_nested() -> None:
     registry = CollectorRegistry()
-    tally, counter = Tally(), Counter("c", "about", ["name", "part"], registry=registry)
-    for _ in range(2):
-        tally.count_each(counter, ("a",), (("x",), ("y",)), by=3)
-    tally.count(counter, "a", "y")
-    tally.count_each(counter, ("b",), ())
-    assert tally.waiting(counter) == {("a", "x"), ("a", "y")}
+    waiting = Distribution("d_seconds", "about", ["a", "b", "c"], bounds=BOUNDS, registry=registry)
+    waiting.observe((("x", 1), "y"), 0.3)
+    waiting.flush()
+    assert 'd_seconds_count{a="x",b="1",c="y"} 1.0' in exposed(registry)
+
+
+def test_what_waits_is_known_until_it_is_written() -> None:
+    registry = CollectorRegistry()
+    tally, counter, other = Tally(), *(Counter(name, "about", ["name"], registry=registry) for name in ("c", "o"))
+    tally.count(counter, "a")
+    tally.count(counter, "b", by=2)
+    tally.count(other, "z")
+    assert tally.waiting(counter) == {("a",), ("b",)}
     tally.flush()
     assert tally.waiting(counter) == set()
-    assert 'c_total{name="a",part="x"} 6.0' in exposed(registry)
-    assert 'c_total{name="a",part="y"} 7.0' in exposed(registry)
-    assert 'name="b"' not in exposed(registry)

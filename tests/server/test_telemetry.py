@@ -45,9 +45,10 @@ def test_counts_what_is_out_of_the_ordinary() -> None:
 
 
 def test_counts_what_came_of_members() -> None:
-    telemetry.count_members("e3", 1, {"m1": "answered", "m2": "deadline"})
-    telemetry.count_members("e3", 1, {"m1": "answered", "m2": "answered"})
-    telemetry.count_members("e3", 1, {})
+    names = ["m1", "m2"]
+    telemetry.count_members(("e3", 1), names, (0,), {1: "deadline"}, rows=1)
+    telemetry.count_members(("e3", 1), names, (0, 1), {}, rows=1)
+    telemetry.count_members(("e3", 1), names, (), {}, rows=1)
     sample = 'committee_member_requests_total{{ensemble="e3",member="{}",outcome="{}",version="1"}}'
     found = [value(sample.format(*of)) for of in (("m1", "answered"), ("m2", "answered"), ("m2", "deadline"))]
     assert found == [2, 1, 1]
