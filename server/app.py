@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from server import telemetry
+from server import telemetry, tracing
 from server.budget import Budget
 from server.changing import Changer
 from server.control import Control, open_board
@@ -60,6 +60,7 @@ def create_app(settings: Settings, shared: Path | None = None, *, grpc_address: 
     app.state.access = auth.Access(keys, settings.trusted_hosts)
     app.state.admin_port = settings.admin_port
     app.state.ready = False
+    app.state.tracing = settings.tracing == "otlp"
     app.state.control = None
     if settings.model_control == "none":
         app.state.engine = _load(settings, _choose(settings))
@@ -128,6 +129,8 @@ def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> None
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     telemetry.count_build()
+    if app.state.tracing:
+        tracing.start()
     control: Control | None = app.state.control
     if control is not None:
         await control.start()
@@ -147,6 +150,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with suppress(asyncio.CancelledError):
         await flushing
     telemetry.flush()
+    tracing.stop()
 
 
 async def _start_rpc(app: FastAPI) -> "RpcServer | None":

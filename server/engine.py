@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from server import telemetry
+from server import telemetry, tracing
 from server.admission import Admission
 from server.breaker import Breaker, State
 from server.costs import measure
@@ -206,6 +206,7 @@ class Engine:
         else:
             step = await asyncio.get_running_loop().run_in_executor(self._pool, _send, steps, answered)
         telemetry.observe_part("fuse", perf_counter() - began, ensemble.labels)
+        tracing.part("fuse", began, tracing.current())
         return step
 
     # ---- Members' fates ---------------------------------------------------------------------------------------------

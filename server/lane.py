@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import State
 
-from server import telemetry
+from server import telemetry, tracing
 from server.errors import CommitteeError
 from server.manifest import NAME_PATTERN
 from server.rest import exchange
@@ -15,7 +15,7 @@ from server.rest.body import too_large
 from server.rest.errors import reply_to, reply_to_unforeseen
 from server.rest.exchange import Admitted, Asked, Exchange
 from server.rest.infer import infer
-from server.rest.reply import Headers, Reply
+from server.rest.reply import Headers, Reply, values_of
 from server.rest.tf_predict import tf_predict
 from server.turn import Connection, Turn, choose_id
 
@@ -167,12 +167,15 @@ class PredictTurn(Turn):
         request_id = choose_id(self.headers)
         telemetry.request_id.set(request_id)  # the task's own
         status = 499  # as `server.rest.observer` has it
+        trace = tracing.begin(f"POST {self.route}", self._header, self._clock or time.perf_counter())
         try:
             reply = await self._reply()
             status = reply.status
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
             if not self.disconnected:
+                if trace is not None:
+                    reply.headers = [*reply.headers, (b"traceparent", trace.traceparent.encode())]
                 self.write(reply, request_id)
         except asyncio.CancelledError:
             if not self.disconnected:
@@ -181,6 +184,11 @@ class PredictTurn(Turn):
         finally:
             self._count(status)
             self._give_back()
+            if trace is not None:
+                tracing.end(trace, tracing.of_http("POST", self.target.route, status), failed=status >= 499)
+
+    def _header(self, name: str) -> str | None:
+        return next(iter(values_of(self.headers, name.encode())), None)
 
     async def _reply(self) -> Reply:
         body, self._body = bytes(self._body), b""

@@ -61,7 +61,7 @@ class Run:
         self._calls: list[Call] = []
         self._finishing: list[asyncio.Task[None]] = []
         self._task: asyncio.Task[None] | None = None
-        self._began = perf_counter()
+        self.began = perf_counter()
         self._released, self._release_next, self._on_end = False, release, on_end
         self._on_answers = on_answers
         self.members = members
@@ -254,7 +254,7 @@ class Run:
 
     def _end(self, fault: BaseException | None) -> None:
         telemetry.count_batch(
-            self.ensemble.labels, self.ensemble.names, self.members, len(self._rows), perf_counter() - self._began
+            self.ensemble.labels, self.ensemble.names, self.members, len(self._rows), perf_counter() - self.began
         )
         if fault is None and (self._complete or self.valid.all()):
             try:

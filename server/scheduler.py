@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from server import telemetry
+from server import telemetry, tracing
 from server.admission import Admission
 from server.batcher import Batcher, Item
 from server.counting import count_answered, count_prediction
@@ -46,6 +46,8 @@ class _Order:
 
     plan: Plan | None
     """If it is plain: then the batch makes the prediction."""
+    trace: tracing.Trace | None
+    """Of the request."""
     prediction: Prediction | None = None
 
 
@@ -91,7 +93,7 @@ class Scheduler:
                 parts = np.array_split(rows, ceil(len(rows) / at_once))
                 items = await self._in_parts(key, parts, until, hurried=hurried)
             else:
-                order = _Order(plan if not missing else None)
+                order = _Order(plan if not missing else None, tracing.current())
                 items = [await self._batcher.submit(key, rows, until, hurried=hurried, order=order)]
                 if order.prediction is not None:
                     answered = True
@@ -113,11 +115,12 @@ class Scheduler:
         Once its time is over no more are queued.
         """
         loop, waiting = asyncio.get_running_loop(), iter(enumerate(parts))
+        trace = tracing.current()
         items: dict[int, Item[Run]] = {}
 
         async def go() -> None:
             for number, part in waiting:
-                items[number] = await self._batcher.submit(key, part, until, hurried=hurried, order=_Order(None))
+                items[number] = await self._batcher.submit(key, part, until, hurried=hurried, order=_Order(None, trace))
                 if loop.time() >= until:
                     return
 
@@ -136,6 +139,8 @@ class Scheduler:
         now = perf_counter()
         for item in items:
             telemetry.observe_part("queue", now - item.since, key.ensemble.labels)
+            if item.order.trace is not None:
+                tracing.part("queue", item.since, item.order.trace)
         run = Run(
             key.ensemble,
             key.members,
@@ -154,6 +159,18 @@ class Scheduler:
 
     def _end(self, run: Run) -> None:
         self._running.discard(run)
+        if traces := [item.order.trace for item in run.items if item.order.trace is not None]:
+            name, version = run.ensemble.labels
+            tracing.batch(
+                traces,
+                run.began,
+                {
+                    "committee.ensemble": name,
+                    "committee.version": version,
+                    "committee.rows": run.answers.shape[1],
+                    "committee.members": [run.ensemble.names[member] for member in run.members],
+                },
+            )
 
     def _conclude(self, run: Run) -> None:
         """The plain ones of a batch in which nobody is missing: fused together, counted together."""
@@ -172,6 +189,9 @@ class Scheduler:
                 plain[index].order.prediction = prediction
         count_answered(run.ensemble, Answered(run.members, run.answers, {}), len(plain))
         telemetry.observe_part("fuse", perf_counter() - began, run.ensemble.labels)
+        for item in plain:
+            if item.order.trace is not None:
+                tracing.part("fuse", began, item.order.trace)
 
 
 def nothing(ensemble: Ensemble, n_rows: int, missing: Mapping[int, Reason]) -> Answered:

@@ -1,13 +1,14 @@
 """Facts about the machine: where to listen, what to serve, with how many processes."""
 
 import argparse
+import importlib
 import os
 import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.bounds import Bounds
@@ -52,6 +53,16 @@ def parse_port(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "off" else value
 
 
+def check_tracing(value: str) -> str:
+    """Raises ValueError if it needs what is not installed."""
+    if value == "otlp":
+        try:
+            importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        except ImportError as exc:
+            raise ValueError("otlp: expected 'committee[otel]' to be installed") from exc
+    return value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -91,6 +102,11 @@ class Settings(BaseSettings):
         BeforeValidator(parse_providers),
         Field(description="what runs the graphs, the preferred first: some of " + ", ".join(PROVIDERS)),
     ] = CPU
+    tracing: Annotated[
+        Literal["off", "otlp"],
+        AfterValidator(check_tracing),
+        Field(description="traces: otlp sends them, as the OTEL_… variables say"),
+    ] = "off"
     deadline: Annotated[
         float, Field(gt=0, le=3600, allow_inf_nan=False, description="seconds that a request may take at most")
     ] = 30.0

@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from server import tracing
 from server.statistics import Statistics, exposed, gather
 from server.tally import Distribution, Tally
 
@@ -292,6 +293,8 @@ def count_call(*, method: str, status: str, seconds: float) -> None:
 def observe_part(part: Part, seconds: float, of: Of = NOBODY, times: int = 1) -> None:
     """How long a part of the way has taken one request or batch, or each of so many together."""
     _STAGES_OF_REQUESTS.observe((of, part), seconds, times)
+    if part in ("decode", "encode") and (trace := tracing.current()) is not None:
+        tracing.part(part, time.perf_counter() - seconds, trace)
 
 
 def mark_ready(ensemble: str, version: int, *, is_ready: bool) -> None:

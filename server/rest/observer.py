@@ -5,7 +5,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import telemetry
+from server import telemetry, tracing
 from server.rest.errors import reply_to_unforeseen
 
 
@@ -20,14 +20,19 @@ class Observer:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        id_ = telemetry.choose_request_id(Headers(scope=scope).get("x-request-id"))
+        headers = Headers(scope=scope)
+        id_ = telemetry.choose_request_id(headers.get("x-request-id"))
+        trace = tracing.begin(scope["method"], headers.get, began)
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = id_
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-Id"] = id_
+                if trace is not None:
+                    answered[tracing.TRACEPARENT] = trace.traceparent
             await send(message)
 
         token = telemetry.request_id.set(id_)
@@ -45,6 +50,14 @@ class Observer:
                 status=status or 499,  # 499: the client was gone before there was an answer
                 seconds=time.perf_counter() - began,
             )
+            if trace is not None:
+                _end(trace, scope, status or 499)
+
+
+def _end(trace: tracing.Trace, scope: Scope, status: int) -> None:
+    method, route = scope["method"], _template(scope)
+    trace.span.update_name(f"{method} {route}")
+    tracing.end(trace, tracing.of_http(method, route, status), failed=status >= 499)
 
 
 def _template(scope: Scope) -> str:

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
-from server import telemetry
+from server import telemetry, tracing
 from server.errors import CommitteeError, InternalError, Unavailable
 from server.faults import message_of, message_of_unforeseen
 from server.rpc.errors import status_of
@@ -27,9 +28,10 @@ def observed(name: str, method: Method) -> Method:
     async def call(request: bytes, context: ServicerContext[bytes, bytes]) -> bytes:
         began = time.perf_counter()
         status = StatusCode.CANCELLED
-        id_ = telemetry.choose_request_id(_request_id(context))
+        id_ = telemetry.choose_request_id(_metadata(context, REQUEST_ID))
         context.set_trailing_metadata(((REQUEST_ID, id_),))
         token = telemetry.request_id.set(id_)
+        trace = tracing.begin(name, partial(_metadata, context), began)
         try:
             try:
                 answer = await method(request, context)
@@ -46,6 +48,9 @@ def observed(name: str, method: Method) -> Method:
         finally:
             telemetry.request_id.reset(token)
             telemetry.count_call(method=name, status=status.name, seconds=time.perf_counter() - began)
+            if trace is not None:
+                said = {"rpc.system": "grpc", "rpc.method": name, "rpc.grpc.status_code": status.value[0]}
+                tracing.end(trace, said, failed=status is not StatusCode.OK)
         raise AssertionError("an aborted call goes on")
 
     return call
@@ -66,6 +71,6 @@ def _retry_after(exc: CommitteeError) -> tuple[tuple[str, str], ...]:
     return ((RETRY, str(exc.retry_after * 1000)),) if isinstance(exc, Unavailable) else ()
 
 
-def _request_id(context: ServicerContext[bytes, bytes]) -> str | None:
-    values = [value for key, value in context.invocation_metadata() or () if key == REQUEST_ID]
+def _metadata(context: ServicerContext[bytes, bytes], name: str) -> str | None:
+    values = [value for key, value in context.invocation_metadata() or () if key == name]
     return values[0] if values and isinstance(values[0], str) else None

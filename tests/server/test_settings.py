@@ -47,6 +47,7 @@ class TestReadSettings:
             "max_queue_size": 16384,
             "log_level": "info",
             "providers": ("cpu",),
+            "tracing": "off",
             "keep_alive": 75,
             **{field.name: getattr(Bounds(), field.name) for field in fields(Bounds)},
             "keys_file": None,
