@@ -22,6 +22,9 @@ DESCRIBED: dict[str, type[BaseModel]] = {
     "/v2/models/{model}/versions/{version}": oip_schemas.ModelMetadata,
     "/v2/models/{model}/ready": oip_schemas.ModelReady,
     "/v2/models/{model}/versions/{version}/ready": oip_schemas.ModelReady,
+    "/v2/models/stats": oip_schemas.Statistics,
+    "/v2/models/{model}/stats": oip_schemas.Statistics,
+    "/v2/models/{model}/versions/{version}/stats": oip_schemas.Statistics,
     "/v1/models/{model}": tf_schemas.ModelStatus,
     "/v1/models/{model}/versions/{version}": tf_schemas.ModelStatus,
     "/v1/models/{model}/metadata": tf_schemas.SignatureMetadata,
@@ -46,7 +49,7 @@ def document(client: Client) -> dict[str, Any]:
 
 def path_of(document: dict[str, Any], path: str, method: str) -> str:
     """With the examples of its parameters."""
-    for parameter in document["paths"][path][method]["parameters"]:
+    for parameter in document["paths"][path][method].get("parameters", ()):
         if parameter["in"] == "path":
             examples = parameter.get("examples") or parameter["schema"]["examples"]
             path = path.replace(f"{{{parameter['name']}}}", examples[0])
