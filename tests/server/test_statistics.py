@@ -104,9 +104,9 @@ def test_batches_stand_under_the_sizes_that_the_histogram_has() -> None:
 
 
 def test_when_something_was_last_answered_is_known_once_it_is_flushed() -> None:
-    telemetry.count_members(("last", 1), ["m1", "m2"], (0,), {1: "raised"}, rows=3)
+    telemetry.count_members(("lately", 1), ["m1", "m2"], (0,), {1: "raised"}, rows=3)
     telemetry.flush()
     found = telemetry.statistics()
-    assert found["last", "1", "m1"].last > 1e9
-    assert found["last", "1", "m1"].rows == 3
-    assert (found["last", "1", "m2"].last, found["last", "1", "m2"].rows) == (0, 0)
+    assert found["lately", "1", "m1"].last > 1e9
+    assert found["lately", "1", "m1"].rows == 3
+    assert (found["lately", "1", "m2"].last, found["lately", "1", "m2"].rows) == (0, 0)
