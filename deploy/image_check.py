@@ -41,7 +41,7 @@ class Container:
 
     def start(self, image: str) -> None:
         # Loopback, since the network is the host's; two workers, however many cores there are, for the memory.
-        env = {"COMMITTEE_HOST": HOST, "COMMITTEE_PORT": self.port, "COMMITTEE_WORKERS": 2}
+        env = {"COMMITTEE_HOST": HOST, "COMMITTEE_PORT": self.port, "COMMITTEE_GRPC_PORT": 0, "COMMITTEE_WORKERS": 2}
         # Podman would make /tmp and others writable, which Docker and Kubernetes do not.
         strict = ["--read-only-tmpfs=false", "--tmpfs=/dev/shm:size=64m"] if self.engine == "podman" else []
         self.run(
