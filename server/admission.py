@@ -15,7 +15,7 @@ from server.errors import Overloaded
 
 STANDING_SECONDS = 1.0
 """For how long a queue has not been empty that is no burst any more."""
-LITTLE_SECONDS = 0.1
+LITTLE_SECONDS = 0.5
 LITTLE_FACTOR = 5
 """What is a little beside a request's own cost."""
 LEARNING = 0.05
