@@ -8,8 +8,10 @@ from pathlib import Path
 from weakref import finalize
 
 from server.changing import Changer, poll_forever
+from server.errors import InvalidInput
 from server.following import Follower
 from server.generations import Board
+from server.repository import Versions, parse_versions
 
 
 class Control:
@@ -26,6 +28,12 @@ class Control:
     @property
     def polls(self) -> bool:
         return self._poll_seconds is not None
+
+    def to_ask(self) -> Changer:
+        """For changes that somebody asks for. Raises InvalidInput where the repository alone says what is served."""
+        if self.polls:
+            raise InvalidInput("model control is poll: the repository itself says what is served")
+        return self.changer
 
     @property
     def lost(self) -> bool:
@@ -44,6 +52,14 @@ class Control:
             with suppress(asyncio.CancelledError):
                 await self._polling
         await self._follower.close()
+
+
+def read_versions(text: str, where: str) -> Versions:
+    """What a load asks for. Raises InvalidInput."""
+    try:
+        return parse_versions(text)
+    except ValueError as exc:
+        raise InvalidInput(f"{where}: {exc}; got {text[:64]!r}") from exc
 
 
 def open_board(shared: Path | None, owner: object) -> Board:

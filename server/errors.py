@@ -22,7 +22,10 @@
 The tree knows no HTTP and no gRPC: each transport has its own table from these classes to its statuses.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class CommitteeError(Exception):
@@ -109,6 +112,11 @@ class InvalidRepository(CommitteeError):
 
 class InvalidKeys(CommitteeError):
     code = "invalid_keys"
+
+
+def nearest(table: Mapping[type[CommitteeError], T], error: type[CommitteeError]) -> T:
+    """What a table that has CommitteeError says of the nearest of an error's classes."""
+    return next(table[cls] for cls in error.__mro__ if cls in table)
 
 
 def first_line(exc: BaseException) -> str:

@@ -76,11 +76,13 @@ class Repository:
         return self._by_name[name][version]
 
 
-def parse_versions(value: object) -> object:
-    """`latest`, `all`, or numbers with commas between."""
-    if not isinstance(value, str) or value in ("latest", "all"):
-        return value
-    numbers = value.split(",")
+def parse_versions(text: str) -> Versions:
+    """`latest`, `all`, or numbers with commas between. Raises ValueError."""
+    if text == "latest":
+        return "latest"
+    if text == "all":
+        return "all"
+    numbers = text.split(",")
     if not all(number.isascii() and number.isdigit() and not number.startswith("0") for number in numbers):
         raise ValueError("expected latest, all, or numbers like 1,3")
     return frozenset(map(int, numbers))

@@ -208,10 +208,11 @@ def _join(
         missing.update(dict.fromkeys(members, "deadline"))
         return nothing(ensemble, n_rows, missing)
     fine: NDArray[np.bool_] = np.array([run.valid[:, item.at].all(axis=1) for run, item in runs])
-    for place in np.flatnonzero(~fine.all(axis=0)).tolist():
+    kept = fine.all(axis=0)
+    for place in np.flatnonzero(~kept).tolist():
         run, item = runs[int(fine[:, place].argmin())]
         missing[members[place]] = run.reason(members[place], item)
-    kept = fine.all(axis=0)
-    parts = [run.answers[:, item.at] if kept.all() else run.answers[kept, item.at] for run, item in runs]
+    whole = bool(kept.all())
+    parts = [run.answers[:, item.at] if whole else run.answers[kept, item.at] for run, item in runs]
     answers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     return Answered(tuple(member for member in members if member not in missing), answers, missing)

@@ -63,6 +63,10 @@ def check_tracing(value: str) -> str:
     return value
 
 
+def _versions(value: object) -> object:
+    return parse_versions(value) if isinstance(value, str) else value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -89,7 +93,7 @@ class Settings(BaseSettings):
     versions: Annotated[
         Versions,
         NoDecode,
-        BeforeValidator(parse_versions),
+        BeforeValidator(_versions),
         Field(description="versions of each ensemble to serve: latest, all, or numbers like 1,3"),
     ] = "latest"
     workers: Annotated[int, Field(ge=1, le=1024, description="processes")] = Field(default_factory=available_cores)

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from server.canary import BAD, CONFINED, GOOD
 from server.confine import confine, memory_for
@@ -136,6 +135,6 @@ def _in_units(size: int) -> str:
 
 def chosen_versions(text: str) -> Versions:
     try:
-        return cast(Versions, parse_versions(text))
+        return parse_versions(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc

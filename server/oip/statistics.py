@@ -1,8 +1,10 @@
 """How often models have been asked, what it took, and in which batches, as Triton's extension for statistics has it."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from server import telemetry
 from server.engine import Engine
 from server.oip.models import Model, find_model, parse_version, versions_of
 from server.statistics import Spent, Statistics
@@ -48,6 +50,12 @@ class ModelStatistics:
     inference_stats: InferStatistics
     batch_stats: tuple[BatchStatistics, ...]
     """None of a member."""
+
+
+async def counted_until_now() -> Mapping[tuple[str, ...], Statistics]:
+    """What has been counted over all workers; read beside the event loop, for the workers' files are."""
+    telemetry.flush()  # in the thread that counts
+    return await asyncio.to_thread(telemetry.statistics)
 
 
 def models_of(engine: Engine, name: str = "", version: str = "") -> Iterable[Model]:

@@ -11,15 +11,13 @@ from starlette.requests import ClientDisconnect
 from server import telemetry
 from server.bounds import Bounds
 from server.budget import Share
-from server.codec.bodies import PredictBody, decode_predict
+from server.codec.bodies import INLINE_BYTES, PredictBody, decode_predict
 from server.codec.compressed import WINDOWS, Decompressor
 from server.codec.media import FORM, JSON, PICTURES, Media, parse_media
 from server.errors import InvalidInput, TooLarge, UnsupportedMediaType
 from server.manifest import Manifest
 from server.rest.reply import Headers, values_of
 
-INLINE_BYTES = 1 << 18
-"""What is no longer is decoded at once, in about a millisecond; a thread would take as long to be asked."""
 MOST_RATIO = 1032
 """Of what deflate can make of a byte."""
 IDENTITY = frozenset({"", "identity"})

@@ -28,6 +28,7 @@ from server.errors import (
     Unavailable,
     Unsupported,
     UnsupportedMediaType,
+    nearest,
 )
 from server.faults import message_of, message_of_unforeseen, shortened
 from server.rest.reply import Headers, Reply, make_reply, values_of
@@ -67,8 +68,7 @@ OIP_ROUTES = "/v2"
 
 def status_of(error: type[CommitteeError], path: str = "/") -> int:
     """Of an error on this path, or on one of the route that this is the template of."""
-    statuses = OIP_STATUSES if path.startswith(OIP_ROUTES) else STATUSES
-    return next(statuses[cls] for cls in error.__mro__ if cls in statuses)
+    return nearest(OIP_STATUSES if path.startswith(OIP_ROUTES) else STATUSES, error)
 
 
 def error_reply(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Reply:

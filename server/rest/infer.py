@@ -4,13 +4,14 @@ import asyncio
 from time import perf_counter
 
 from server import telemetry
+from server.codec.bodies import INLINE_BYTES
 from server.codec.media import JSON, RAW
 from server.codec.options import join
 from server.errors import InvalidInput
 from server.oip.bodies import InferBody, read_infer, write_infer
 from server.oip.infer import infer as ask
 from server.oip.models import find_model
-from server.rest.body import INLINE_BYTES, coding_of
+from server.rest.body import coding_of
 from server.rest.exchange import Admitted, Asked, deadline_of, hold, parse_query, unpack
 from server.rest.reply import Headers, Reply, make_reply, values_of
 

@@ -4,13 +4,11 @@ from importlib.metadata import version as version_of
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from server import telemetry
 from server.errors import NotReady
 from server.oip.models import EXTENSIONS, describe, find_model, is_ready, parse_version
-from server.oip.statistics import models_of, statistics_of
+from server.oip.statistics import counted_until_now, models_of, statistics_of
 from server.rest import exchange, oip_schemas, openapi_oip, schemas
 from server.rest.infer import infer
 from server.rest.state import ready_engine
@@ -102,9 +100,8 @@ def _ready(request: Request, name: str, version: str = "") -> oip_schemas.ModelR
 
 async def _statistics(request: Request, name: str = "", version: str = "") -> oip_schemas.Statistics:
     models = models_of(ready_engine(request), name, version)
-    telemetry.flush()  # in the thread that counts
-    counted = await run_in_threadpool(telemetry.statistics)
-    return oip_schemas.Statistics.model_validate({"model_stats": statistics_of(models, counted)})
+    found = statistics_of(models, await counted_until_now())
+    return oip_schemas.Statistics.model_validate({"model_stats": found})
 
 
 async def _infer(request: Request, name: str, version: str = "") -> Response:

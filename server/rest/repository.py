@@ -2,17 +2,15 @@
 
 import logging
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.budget import Share
-from server.changing import Changer
-from server.control import Control
+from server.control import Control, read_versions
 from server.errors import InvalidInput
 from server.generations import State
-from server.repository import Versions, parse_versions
 from server.rest import schemas
 from server.rest.auth import may_administer
 from server.rest.body import length_of, read_body
@@ -91,7 +89,7 @@ async def index(request: Request, key: KeyName) -> list[IndexEntry]:
             state=entry.state,
             reason=entry.reason,
         )
-        for entry in await _changer(request).index()
+        for entry in await _control(request).changer.index()
         if entry.state == "READY" or not asked.ready
     ]
 
@@ -107,13 +105,9 @@ async def index(request: Request, key: KeyName) -> list[IndexEntry]:
 )
 async def load(request: Request, name: schemas.EnsembleName, key: KeyName) -> Change:
     asked = await _read(request, LoadRequest)
-    versions = None
-    if asked.parameters.versions is not None:
-        try:
-            versions = cast(Versions, parse_versions(asked.parameters.versions))
-        except ValueError as exc:
-            raise InvalidInput(f"parameters.versions: {exc}; got {asked.parameters.versions[:64]!r}") from exc
-    changer = _changing(request)
+    said = asked.parameters.versions
+    versions = None if said is None else read_versions(said, "parameters.versions")
+    changer = _control(request).to_ask()
     logger.info("a load is asked for", extra={"ensemble": name, "key": key})
     return _told(name, await changer.load(name, versions))
 
@@ -125,22 +119,15 @@ async def load(request: Request, name: schemas.EnsembleName, key: KeyName) -> Ch
 )
 async def unload(request: Request, name: schemas.EnsembleName, key: KeyName) -> Change:
     await _read(request, UnloadRequest)
-    changer = _changing(request)
+    changer = _control(request).to_ask()
     logger.info("an unload is asked for", extra={"ensemble": name, "key": key})
     return _told(name, await changer.unload(name))
 
 
-def _changer(request: Request) -> Changer:
+def _control(request: Request) -> Control:
     ready_engine(request)
     control: Control = request.app.state.control
-    return control.changer
-
-
-def _changing(request: Request) -> Changer:
-    """The same, where changes are made by asking. Raises InvalidInput."""
-    if request.app.state.control.polls:
-        raise InvalidInput("model control is poll: the repository itself says what is served")
-    return _changer(request)
+    return control
 
 
 def _told(name: str, state: State) -> Change:

@@ -23,6 +23,7 @@ from server.errors import (
     Unavailable,
     Unsupported,
     UnsupportedMediaType,
+    nearest,
 )
 
 STATUSES: Mapping[type[CommitteeError], StatusCode] = {
@@ -52,4 +53,4 @@ RESOURCE_EXHAUSTED is what gRPC itself says: of a message that is too large, and
 
 
 def status_of(error: type[CommitteeError]) -> StatusCode:
-    return next(STATUSES[cls] for cls in error.__mro__ if cls in STATUSES)
+    return nearest(STATUSES, error)

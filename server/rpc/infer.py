@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from server import telemetry
 from server.bounds import Bounds
 from server.budget import Budget, Share
+from server.codec.bodies import INLINE_BYTES
 from server.codec.options import LONGEST_MS
 from server.engine import Engine
 from server.errors import DeadlineExceeded, InvalidInput
@@ -20,8 +21,6 @@ from server.oip.tensors import check_rows
 from server.rpc.inference_pb2 import ModelInferRequest
 from server.rpc.tensors import Asked, read_request, write_response
 
-INLINE_BYTES = 1 << 18
-"""A message that is no longer is read at once; a thread would take as long to be asked."""
 SPARE_SECONDS = 0.01
 SPARE_SHARE = 0.1
 """Of the time to a call's deadline, what is left for its answer to get back: this share, but no more than that."""

@@ -7,12 +7,11 @@ from typing import Any
 import grpc
 from grpc.aio import ServicerContext
 
-from server import telemetry
 from server.engine import Engine
 from server.errors import NotFound, NotReady
 from server.keys import Scope
 from server.oip.models import EXTENSIONS, find_model, is_ready, parse_version
-from server.oip.statistics import models_of, statistics_of
+from server.oip.statistics import counted_until_now, models_of, statistics_of
 from server.rpc import inference_pb2 as pb
 from server.rpc.access import CheckKey, guarded
 from server.rpc.descriptions import config_of, metadata_of, statistics_message
@@ -102,13 +101,18 @@ class Service:
 
     async def _model_statistics(self, message: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         models = models_of(self._engine(), message.name, message.version)
-        return statistics_message(statistics_of(models, telemetry.statistics()))
+        return statistics_message(statistics_of(models, await counted_until_now()))
 
     async def _index(self, message: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         entry = pb.RepositoryIndexResponse.ModelIndex
         return pb.RepositoryIndexResponse(
             models=[
-                entry(name=found.name, version=found.version, state=found.state, reason=found.reason)
+                entry(
+                    name=found.name,
+                    version="" if found.version is None else str(found.version),
+                    state=found.state,
+                    reason=found.reason,
+                )
                 for found in await self._control.index()
                 if found.state == "READY" or not message.ready
             ]
