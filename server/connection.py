@@ -11,7 +11,7 @@ from starlette.datastructures import State
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from server.bounds import Bounds
@@ -23,17 +23,15 @@ from server.framing import (
     chunks_too_small,
     find_fault,
     headers_too_large,
-    too_late,
     too_many_connections,
     url_too_long,
 )
 from server.slow_reader import SlowReader
+from server.timed import Timed
 from server.turn import UNMATCHED, Refusal, Turn
 
 HEALTH = b"/v2/health/"
 """What also those are answered who are too many: a server that is busy is not to be taken for dead."""
-SURPLUS_SECONDS = 1.0
-"""How long they have to ask for it."""
 _BOUNDS = Bounds()
 
 
@@ -53,7 +51,7 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class Bounded(HttpToolsProtocol):
+class Bounded(Timed):
     """uvicorn's protocol, on which a request may be answered by a turn in place of a cycle."""
 
     LINGER_SECONDS: ClassVar[float] = 2.0
@@ -70,27 +68,19 @@ class Bounded(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._state = state_of(self.app)
-        self._bounds: Bounds = getattr(self._state, "bounds", _BOUNDS)
+        self._bounds = getattr(self._state, "bounds", _BOUNDS)
         self.unheard = asyncio.Event()
         self._current: RequestResponseCycle | None = None
         """What is being answered; uvicorn's `cycle` is what has come last."""
-        self._stage = Stage.BETWEEN
-        self._n_begun = 0
         self._head_bytes = 0
         self._n_headers = 0
         self._header_bytes = 0
         self._body_bytes = 0
         self._framing_bytes = 0
         """Of what came of a body, what is none of it: the sizes of chunks, their extensions, trailers."""
-        self._surplus = False
-        """Whether there are so many connections that this one may ask for nothing but health."""
         self._given_up = False
         """Whether what comes is no longer read as requests."""
         self._n_dropped = 0
-        self._idle_since: float | None = None
-        """Of the loop's clock; None while a request is on its way."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._timed = (0, Stage.BETWEEN)
 
     # ---- The transport's calls --------------------------------------------------------------------------------------
 
@@ -107,10 +97,8 @@ class Bounded(HttpToolsProtocol):
         self._set_timer(self._seconds())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_timers()
         self._reader.end()
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
         for cycle in (self._current, *(cycle for cycle, _ in self.pipeline)):
             if isinstance(cycle, Turn):
                 cycle.leave()
@@ -237,10 +225,6 @@ class Bounded(HttpToolsProtocol):
         else:
             self._wait_for_next()
 
-    def _unset_keepalive_if_required(self) -> None:
-        """It goes on, and finds that the connection has not been idle for so long."""
-        self._idle_since = None
-
     # ---- Refusals ---------------------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
@@ -320,61 +304,6 @@ class Bounded(HttpToolsProtocol):
             self.transport.abort()  # what it asked for last it has never taken
         else:
             super().timeout_keep_alive_handler()
-
-    # ---- Time -------------------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Most requests are there at once, and need no timer."""
-        if self._stage is Stage.BETWEEN:
-            if self._n_begun:
-                self._stop_timer()
-                self._wait_for_next()
-        elif self._timed != (self._n_begun, self._stage) or self._timer is None:
-            self._timed = (self._n_begun, self._stage)
-            self._set_timer(self._seconds())
-
-    def _wait_for_next(self) -> None:
-        """Bytes that begin no request, or the end of a body whose answer is out, do not keep a connection for ever."""
-        if self._idle_since is None and (self.cycle is None or self.cycle.response_complete):
-            self._idle_since = self.loop.time()
-            if self.timeout_keep_alive_task is None:
-                self._look_whether_idle_in(self.timeout_keep_alive)
-
-    def _look_whether_idle_in(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self._look_whether_idle)
-
-    def _look_whether_idle(self) -> None:
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._look_whether_idle_in(left)
-        else:
-            self.timeout_keep_alive_handler()
-
-    def _seconds(self) -> float:
-        if self._surplus:
-            return SURPLUS_SECONDS
-        return self._bounds.body_timeout if self._stage is Stage.BODY else self._bounds.header_timeout
-
-    def _set_timer(self, seconds: float) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self._on_time)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_time(self) -> None:
-        self._timer = None
-        if self.flow.read_paused:
-            self._set_timer(self._seconds())
-        elif self._stage is Stage.BETWEEN:
-            self.transport.close()  # nothing has come that could be answered
-        else:
-            self._give_up(too_late(self._stage, self._bounds))
 
     def handle_websocket_upgrade(self) -> None:
         self._stage = Stage.BETWEEN

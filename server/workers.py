@@ -5,31 +5,27 @@ where the processes share their metrics, and `serve` has to say so first.
 """
 
 import argparse
-import gc
 import logging
 import logging.config
 import os
 import shutil
 import signal
 import socket
-import ssl
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
-from uvicorn_worker import UvicornWorker
 
 from server import canary, trial
-from server.accepting import Shares, SpreadingServer
+from server.accepting import Shares
 from server.errors import InvalidKeys, InvalidRepository
 from server.generations import Board
 from server.keys import Keys
@@ -37,17 +33,12 @@ from server.ports import check_tls, listen, reserve
 from server.repository import find_versions, read_version
 from server.settings import PROGRAM, Settings, read_settings
 from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
+from server.worker import Worker, exit_at_once, on_stop, shares_file
 
 GRACE_SECONDS = 30
 """How long requests in flight may take to end once the stop has begun."""
 SILENCE_SECONDS = 60
 """A worker that does not stir for so long, in loading or in serving, is killed and replaced."""
-NOTIFY_SECONDS = 2
-"""How often a worker stirs, and looks whether it still has a supervisor."""
-GARBAGE = 10_000
-"""Objects between two collections of garbage. Requests leave hardly any that counting references does not free."""
-RETRY_SECONDS = 10
-"""How long a worker waits, that replaces one which has died and cannot load the repository, before the next tries."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop. Returns the exit code: 0, or another after one line that says why."""
-    signal.signal(signal.SIGTERM, _exit)  # until the supervisor takes it over
+    signal.signal(signal.SIGTERM, exit_at_once)  # until the supervisor takes it over
     try:
         folder = _shared_folder()
     except OSError as exc:
@@ -106,95 +97,6 @@ def _try_graphs(settings: Settings) -> None:
         raise InvalidRepository(fault)
 
 
-class Worker(UvicornWorker):  # type: ignore[misc]
-    """A process that serves."""
-
-    CONFIG_KWARGS = {  # noqa: RUF012
-        "loop": "uvloop",
-        "http": "server.protocol:FastLane",  # by name: it must not be imported yet
-        "ws": "none",
-        "lifespan": "on",
-        "access_log": False,
-        "server_header": False,
-        "ssl_version": ssl.PROTOCOL_TLS_SERVER,
-        "timeout_notify": NOTIFY_SECONDS,
-    }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not logger.isEnabledFor(logging.DEBUG):
-            # Their warnings are about what clients send, who must not fill the log.
-            for name in ("uvicorn.error", "python_multipart"):
-                logging.getLogger(name).setLevel(logging.ERROR)
-
-    def init_signals(self) -> None:
-        super().init_signals()
-        # Nothing is in flight yet; an exception, raised inside the loading of a C library, could become any other.
-        _on_stop(lambda *_: os._exit(0))
-
-    def run(self) -> None:
-        # Uvicorn takes the signals over, and passes them on once it has drained.
-        _on_stop(_exit)
-        try:
-            super().run()
-        finally:
-            if self._has_lost_a_thread():
-                os._exit(0)  # which nothing else would end
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGQUIT, which gunicorn sends on Ctrl-C: drain as on SIGTERM."""
-        signal.raise_signal(signal.SIGTERM)
-
-    async def _serve(self) -> None:
-        self.config.app = self.wsgi
-        shares = Shares(_shares_file(self.cfg.worker_tmp_dir))
-        shares.join(self.age)
-        self._install_sigquit_handler()
-        server = SpreadingServer(self.config, shares)
-        await server.serve(sockets=[listener.sock for listener in self.sockets])
-        if not server.started:  # of several it may have been left behind
-            sys.exit(os.EX_TEMPFAIL if self._is_replacing() else Arbiter.WORKER_BOOT_ERROR)
-
-    def load_wsgi(self) -> None:
-        """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
-        try:
-            super().load_wsgi()
-            _leave_to_stand()
-            # Nothing drains in a loop that is blocked.
-            self.wsgi.state.engine.on_block = lambda: os._exit(os.EX_SOFTWARE)
-            _mark(self.cfg.worker_tmp_dir, "loaded")
-        except (InvalidRepository, InvalidKeys) as exc:
-            self._give_up(exc)
-
-    def _give_up(self, exc: InvalidRepository | InvalidKeys) -> NoReturn:
-        if self._is_replacing():
-            # What it had served by has been changed on disk. The other workers have it in memory, and go on.
-            logger.error("a worker could not be replaced, the next tries in %d seconds: %s", RETRY_SECONDS, exc)
-            time.sleep(RETRY_SECONDS)  # a stop ends it, as `init_signals` has it
-            sys.exit(os.EX_TEMPFAIL)
-        if _mark(self.cfg.worker_tmp_dir, "failed"):  # the others would say the same
-            logger.critical(str(exc))
-        sys.exit(Arbiter.APP_LOAD_ERROR)
-
-    def _is_replacing(self) -> bool:
-        """Whether there have been workers that could serve."""
-        return (Path(self.cfg.worker_tmp_dir) / "loaded").exists()
-
-    def _has_lost_a_thread(self) -> bool:
-        return bool(self.wsgi.state.engine.stuck)
-
-    async def callback_notify(self) -> None:
-        await super().callback_notify()
-        if self._has_lost_a_thread():
-            logger.error("a thread is lost, so this worker ends and another takes its place")
-            signal.raise_signal(signal.SIGTERM)
-        if self.wsgi.state.control is not None and self.wsgi.state.control.lost:
-            signal.raise_signal(signal.SIGTERM)
-        if os.getppid() != self.ppid:
-            logger.error("the supervisor is gone")
-            signal.raise_signal(signal.SIGTERM)
-
-
 class _Supervisor(Arbiter):  # type: ignore[misc]
     def reload(self) -> None:
         """Roll the workers, unless what they are to serve cannot be."""
@@ -228,11 +130,11 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
             trial.kill()
             self.signal(sig, frame)
 
-        _on_stop(stop)
+        on_stop(stop)
         try:
             return canary.wait_for_fault(trial, seconds=settings.trial_seconds)
         finally:
-            _on_stop(self.signal)
+            on_stop(self.signal)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
@@ -296,31 +198,6 @@ def _supervise(
     return 0
 
 
-def _leave_to_stand() -> None:
-    """What is loaded stays: the collector of garbage need not look at it again and again, with everybody waiting."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE)
-
-
-def _on_stop(handler: Callable[[int, FrameType | None], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, handler)
-
-
-def _exit(sig: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
-
-
-def _mark(folder: str, what: str) -> bool:
-    """Leave a mark for all the workers that share this folder. Returns whether this is the first."""
-    try:
-        (Path(folder) / what).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
 def _is_news(record: logging.LogRecord) -> bool:
     """Of a worker that cannot load the repository, and has said why, gunicorn has three more lines to tell."""
     if record.msg == "Worker (pid:%s) exited with code %s." and isinstance(record.args, tuple):
@@ -351,9 +228,5 @@ def _forget(_: Arbiter, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-    Shares(_shares_file(worker.cfg.worker_tmp_dir)).forget(worker.pid)
+    Shares(shares_file(worker.cfg.worker_tmp_dir)).forget(worker.pid)
     Board(Path(worker.cfg.worker_tmp_dir)).leave(worker.pid)
-
-
-def _shares_file(folder: str) -> Path:
-    return Path(folder) / "connections"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from server import workers
+from server import worker, workers
 from server.manifest import MANIFEST_FILE
 from server.settings import Settings
 from tests import faulty
@@ -174,7 +174,7 @@ class TestServe:
             assert server.request("POST", "/predict", BODY)[0] == 200
             started = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - started < workers.RETRY_SECONDS / 2
+            assert time.monotonic() - started < worker.RETRY_SECONDS / 2
         [told] = server.said("^a worker could not be replaced, the next tries in 10 seconds: ")
         assert f"{folder}/m1.onnx: expected " in told["message"]
 
@@ -386,9 +386,9 @@ def test_what_is_loaded_is_left_alone_by_the_collector_of_garbage() -> None:
     threshold = gc.get_threshold()
     before = gc.get_freeze_count()
     try:
-        workers._leave_to_stand()
+        worker._leave_to_stand()
         assert gc.get_freeze_count() > before
-        assert gc.get_threshold()[0] == workers.GARBAGE > threshold[0]
+        assert gc.get_threshold()[0] == worker.GARBAGE > threshold[0]
         assert gc.isenabled()
     finally:
         gc.unfreeze()

@@ -1,0 +1,105 @@
+"""How long a client may take to send a request, and be silent between two."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from server.bounds import Bounds
+from server.framing import Refused, Stage, too_late
+
+SURPLUS_SECONDS = 1.0
+"""How long one of too many connections has to ask for health."""
+
+
+class Timed(HttpToolsProtocol, ABC):
+    """uvicorn's protocol with deadlines, which a byte now and then does not move. No timer is set anew a request."""
+
+    _bounds: Bounds
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._stage = Stage.BETWEEN
+        self._n_begun = 0
+        """Requests of which something has come."""
+        self._surplus = False
+        """Whether there are so many connections that this one may ask for nothing but health."""
+        self._idle_since: float | None = None
+        """Of the loop's clock; None while a request is on its way."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed = (0, Stage.BETWEEN)
+
+    @abstractmethod
+    def _give_up(self, why: Refused) -> None:
+        """Answer, and close."""
+
+    def _unset_keepalive_if_required(self) -> None:
+        """It goes on, and finds that the connection has not been idle for so long."""
+        self._idle_since = None
+
+    def _watch(self) -> None:
+        """Most requests are there at once, and need no timer."""
+        if self._stage is Stage.BETWEEN:
+            if self._n_begun:
+                self._stop_timer()
+                self._wait_for_next()
+        elif self._timed != (self._n_begun, self._stage) or self._timer is None:
+            self._timed = (self._n_begun, self._stage)
+            self._set_timer(self._seconds())
+
+    def _wait_for_next(self) -> None:
+        """Bytes that begin no request, or the end of a body whose answer is out, do not keep a connection for ever."""
+        if self._idle_since is None and (self.cycle is None or self.cycle.response_complete):
+            self._idle_since = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._look_whether_idle_in(self.timeout_keep_alive)
+
+    def _look_whether_idle_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_whether_idle_in(left)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def _seconds(self) -> float:
+        if self._surplus:
+            return SURPLUS_SECONDS
+        return self._bounds.body_timeout if self._stage is Stage.BODY else self._bounds.header_timeout
+
+    def _set_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._on_time)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:
+            self._set_timer(self._seconds())
+        elif self._stage is Stage.BETWEEN:
+            self.transport.close()  # nothing has come that could be answered
+        else:
+            self._give_up(too_late(self._stage, self._bounds))
+
+    def _stop_timers(self) -> None:
+        self._stop_timer()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
