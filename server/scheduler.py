@@ -85,11 +85,13 @@ class Scheduler:
         seconds, left = known.costs.estimate(members, len(rows)), until - now
         key = Key(ensemble, members, left < ROOM * seconds)
         at_once = known.costs.rows_at_once(members)
-        turn = seconds if len(rows) <= at_once else IN_FLIGHT * known.costs.estimate(members, at_once)
+        # Where time is short each member runs over all rows, the cheapest first: in parts none might be done with all.
+        in_parts = len(rows) > at_once and not key.apart
+        turn = IN_FLIGHT * known.costs.estimate(members, at_once) if in_parts else seconds
         ticket = self._admission.enter(seconds, len(rows), left=left if first else None, turn=turn)
         answered = False
         try:
-            if len(rows) > at_once:
+            if in_parts:
                 parts = np.array_split(rows, ceil(len(rows) / at_once))
                 items = await self._in_parts(key, parts, until, hurried=hurried)
             else:

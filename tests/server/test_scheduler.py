@@ -130,6 +130,25 @@ def test_a_big_request_is_answered_in_parts_as_if_whole(
     serve(ensemble, test)
 
 
+def test_a_big_request_whose_deadline_is_near_is_answered_by_the_members_that_can(
+    ensembles: dict[str, Ensemble],
+) -> None:
+    """Each of them over all rows, as in parts none might be done with the last one."""
+    ensemble, x = ensembles["packed_stacked"], tiny.rows(20 * AT_ONCE)
+
+    async def test(engine: Engine) -> None:
+        engine._members[ensemble].costs.row[2] = 10.0  # seconds
+        with pytest.MonkeyPatch.context() as patch:
+            spy = Spy(patch, ensemble)
+            found = await ask(engine, x, strategy="average", deadline_ms=20_000)
+        assert found.missing == {"m3": "not_started"}
+        assert set(spy.sizes) == {len(x)}
+        others = predict(ensemble, x, make_plan(ensemble, Options(strategy="average", members=("m1", "m2"))))
+        assert_array_equal(found.fused.probabilities, others.fused.probabilities)
+
+    serve(ensemble, test)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["average", "vote", "weighted"])), max_size=8))
 def test_requests_of_any_size_at_once_all_get_their_own_answers(requests: list[tuple[int, str]]) -> None:
