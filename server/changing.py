@@ -149,10 +149,12 @@ class Changer:
         except InvalidRepository as exc:
             return self._shown(exc.message)
         process = canary.start_apart([folder], seconds=self._seconds)
+        waiting = asyncio.ensure_future(asyncio.to_thread(canary.wait_for_fault, process, seconds=self._seconds))
         try:
-            fault = await asyncio.to_thread(canary.wait_for_fault, process, seconds=self._seconds)
+            fault = await asyncio.shield(waiting)
         except asyncio.CancelledError:
             process.kill()
+            await waiting  # for its end
             raise
         place = f"{folder.parent.name}/{folder.name}"
         return fault if fault is None or fault.startswith(place) else f"{place}: {fault}"
