@@ -240,7 +240,7 @@ class TestPolling:
             until(lambda: traffic.by_version[2])
             until(lambda: versions_that_answer(server) == {2})
             write_graph(tmp_path / "apart", b"no graph", version=3)
-            os.rename(tmp_path / "apart/tiny/3", root / "tiny/3")
+            (tmp_path / "apart/tiny/3").rename(root / "tiny/3")
             until(lambda: server.said("^a version is refused: tiny/3: m1.onnx"))
             publish(root, 4)
             until(lambda: traffic.by_version[4])
