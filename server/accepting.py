@@ -1,12 +1,14 @@
 """Spreads connections evenly over the workers, also when there are few of them.
 
 All workers wait at one listening socket, and whoever wakes first would take whatever waits there: with eight
-connections, one worker may hold them all while the others idle. Here a worker that has more connections than another
-lets that one go first. Nobody has to tell anybody: each worker's number stands in a file that all of them map.
+connections, one worker may hold them all while the others idle. Here a worker takes its part of those that wait, at
+once, and one that has more connections than another lets that one go first. Nobody has to tell anybody: each worker's
+number stands in a file that all of them map.
 """
 
 import asyncio
 import logging
+import math
 import mmap
 import os
 import socket
@@ -25,6 +27,8 @@ DEFERRED_SECONDS = 0.005
 EXHAUSTED_SECONDS = 1.0
 """How long to wait when there are no more file descriptors, or no memory for another connection."""
 _SLOT = struct.Struct("=ii")
+_BACKLOG, _BACKLOG_AT = struct.Struct("=I"), 24
+"""Where Linux's `tcp_info` says of a listening socket how many connections wait."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +59,13 @@ class Shares:
             if _SLOT.unpack_from(self._memory, place * _SLOT.size)[0] == pid:
                 _SLOT.pack_into(self._memory, place * _SLOT.size, 0, 0)
 
-    def least_of_others(self) -> int | None:
-        """The lowest number of another worker; None if there is no other."""
-        counts = [
+    def of_others(self) -> list[int]:
+        """The number of each other worker."""
+        return [
             count
             for place, (pid, count) in enumerate(_SLOT.iter_unpack(self._memory[: SLOTS * _SLOT.size]))
             if pid and place != self._own
         ]
-        return min(counts, default=None)
 
 
 class Acceptor:
@@ -102,24 +105,32 @@ class Acceptor:
             await asyncio.wait(self._opening)
 
     def _on_connection(self) -> None:
-        own, least = self._count() + len(self._opening), self._shares.least_of_others()
-        if self._may_defer and least is not None and own > least:
+        own, others = self._count() + len(self._opening), self._shares.of_others()
+        if self._may_defer and own > min(others, default=own):
             self._pause(DEFERRED_SECONDS)
             return
         self._may_defer = True
+        part = math.ceil((own + sum(others) + waiting(self._listener)) / (1 + len(others)))
+        for _ in range(max(part - own, 1)):
+            if not self._accept():
+                break
+        self.tell()
+
+    def _accept(self) -> bool:
+        """Whether there was a connection."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker has it, or it has gone
+            return False  # another worker has it, or it has gone
         except OSError as exc:
             logger.error("no connection can be accepted: %s", exc)
             self._pause(EXHAUSTED_SECONDS)
-            return
+            return False
         connection.setblocking(False)
         opening = self._loop.create_task(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-        self.tell()
+        return True
 
     async def _open(self, connection: socket.socket) -> None:
         try:
@@ -136,6 +147,15 @@ class Acceptor:
         self._may_defer = False  # whoever has fewer has had the time
         if not self._closed:
             self._loop.add_reader(self._listener.fileno(), self._on_connection)
+
+
+def waiting(listener: socket.socket) -> int:
+    """How many connections nobody has accepted yet; 0 where the system does not tell."""
+    try:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BACKLOG_AT + _BACKLOG.size)
+        return int(_BACKLOG.unpack_from(info, _BACKLOG_AT)[0])
+    except (AttributeError, OSError, struct.error):
+        return 0
 
 
 class SpreadingServer(Server):

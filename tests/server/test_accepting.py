@@ -32,13 +32,13 @@ def joined(path: Path, number: int, pid: int | None = None, count: int = 0) -> S
 def test_each_worker_sees_the_numbers_of_the_others(tmp_path: Path) -> None:
     path = tmp_path / "connections"
     one = joined(path, 1)
-    assert one.least_of_others() is None
+    assert one.of_others() == []
     joined(path, 2, PEER, count=7)
-    assert one.least_of_others() == 7
+    assert one.of_others() == [7]
     joined(path, 3, PEER + 1, count=3)
-    assert one.least_of_others() == 3
+    assert sorted(one.of_others()) == [3, 7]
     one.tell(100)
-    assert one.least_of_others() == 3
+    assert sorted(one.of_others()) == [3, 7]
 
 
 def test_a_worker_that_is_gone_counts_no_more(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_worker_that_is_gone_counts_no_more(tmp_path: Path) -> None:
     one = joined(path, 1)
     joined(path, 2, PEER)
     Shares(path).forget(PEER)
-    assert one.least_of_others() is None
+    assert one.of_others() == []
     Shares(path).forget(PEER)  # there is nothing to forget
 
 
@@ -54,7 +54,7 @@ def test_numbers_of_workers_go_round(tmp_path: Path) -> None:
     path = tmp_path / "connections"
     one = joined(path, 1)
     joined(path, accepting.SLOTS + 2, PEER, count=5)
-    assert one.least_of_others() == 5
+    assert one.of_others() == [5]
 
 
 def test_who_has_not_joined_only_looks(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_who_has_not_joined_only_looks(tmp_path: Path) -> None:
     supervisor = Shares(path)
     supervisor.tell(9)
     one = joined(path, 1)
-    assert one.least_of_others() is None
+    assert one.of_others() == []
 
 
 # Accepting ----------------------------------------------------------------------------------------------------------
@@ -140,11 +140,11 @@ def test_others_see_how_many_it_has(tmp_path: Path) -> None:
         clients = [worker.connect() for _ in range(3)]
         await worker.until(3)
         worker.acceptor.tell()
-        assert peer.least_of_others() == 3
+        assert peer.of_others() == [3]
         clients[0].close()
         await worker.until(2)
         worker.acceptor.tell()
-        assert peer.least_of_others() == 2
+        assert peer.of_others() == [2]
         for client in clients:
             client.close()
 
@@ -171,6 +171,38 @@ def test_who_has_more_leaves_a_connection_to_the_others_and_takes_it_if_they_do_
             client.close()
 
     run(path, test)
+
+
+def test_of_many_that_wait_a_worker_takes_its_part_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "connections"
+    monkeypatch.setattr(accepting, "DEFERRED_SECONDS", 60)
+
+    async def test(worker: Worker) -> None:
+        joined(path, 2, PEER, count=2)
+        clients = [worker.connect() for _ in range(10)]
+        assert accepting.waiting(worker.listener) == 10
+        await worker.until(6)  # of twelve, with those of the other
+        await asyncio.sleep(0.05)
+        assert len(worker.held) == 6
+        assert accepting.waiting(worker.listener) == 4
+        for client in clients:
+            client.close()
+
+    run(path, test)
+
+
+def test_where_the_system_does_not_tell_how_many_wait_all_are_taken_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "TCP_INFO")
+
+    async def test(worker: Worker) -> None:
+        clients = [worker.connect() for _ in range(5)]
+        await worker.until(5)
+        for client in clients:
+            client.close()
+
+    run(tmp_path / "connections", test)
 
 
 def test_a_connection_that_another_has_taken_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +243,9 @@ def test_where_nothing_can_be_accepted_it_tries_again(
 
         def fileno(self) -> int:
             return self.listener.fileno()
+
+        def getsockopt(self, *args: int) -> bytes | int:
+            return self.listener.getsockopt(*args)
 
     async def test(worker: Worker) -> None:
         worker.acceptor._listener = Exhausted(worker.listener)  # type: ignore[assignment]
