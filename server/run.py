@@ -268,6 +268,8 @@ class Run:
         self.ended = True
         self._release()
         self._on_end(self)
+        # They hold this: rows would stay in memory until somebody looks for cycles.
+        self.items, self._calls, self._finishing = (), [], []
 
     # ---- Answers ----------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """Big requests in parts, and who is let in: through the engine, with real graphs."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +281,27 @@ def test_who_goes_takes_the_parts_along(ensembles: dict[str, Ensemble]) -> None:
             assert len(spy.sizes) == begun + 1 < 10
 
     serve(ensemble, test)
+
+
+@pytest.mark.parametrize("options", [{}, {"deadline_ms": SECONDS * 1000}], ids=["inline", "in a thread"])
+@pytest.mark.parametrize("n_rows", [1, 3 * AT_ONCE], ids=["whole", "in parts"])
+def test_the_rows_of_a_request_go_with_it_and_need_no_garbage_collector(
+    ensembles: dict[str, Ensemble], n_rows: int, options: dict[str, Any]
+) -> None:
+    async def test(engine: Engine) -> None:
+        rows = tiny.rows(n_rows)
+        held = weakref.ref(rows)
+        await ask(engine, rows, **options)
+        del rows
+        while held() is not None:  # a thread lets go of them a little later
+            await asyncio.sleep(0.001)
+
+    gc.collect()
+    gc.disable()
+    try:
+        serve(ensembles["stacked"], test)
+    finally:
+        gc.enable()
 
 
 def test_with_all_circuits_open_nothing_is_asked(broken: Ensemble) -> None:
