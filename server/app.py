@@ -27,7 +27,7 @@ from server.repository import Repository, find_versions, load_version
 from server.rest import auth, ensembles, health, metrics, oip, page, predict, repository, tf_serving
 from server.rest.errors import on_committee_error, on_http_exception, on_validation_error
 from server.rest.observer import Observer
-from server.rest.state import engine_of
+from server.rest.state import State, engine_of
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,22 +57,23 @@ def create_app(settings: Settings, shared: Path | None = None, *, grpc_address: 
         redirect_slashes=False,
     )
     keys = None if settings.keys_file is None else Keys(settings.keys_file)
-    app.state.access = auth.Access(keys, settings.trusted_hosts)
-    app.state.admin_port = settings.admin_port
-    app.state.ready = False
-    app.state.tracing = settings.tracing == "otlp"
-    app.state.control = None
+    access, bounds = auth.Access(keys, settings.trusted_hosts), settings.bounds()
     if settings.model_control == "none":
-        app.state.engine = _load(settings, _choose(settings))
+        engine, control = _load(settings, _choose(settings)), None
     else:
-        _take_control(app, settings, shared)
-    app.state.bounds = settings.bounds()
-    app.state.budget = Budget(app.state.bounds.max_inflight_bytes)
-    # One body at a time, so that many large ones do not take all memory.
-    app.state.decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode")
-    app.state.heads = {}  # of the fast lane
-    app.state.grpc_address = grpc_address
-    app.state.tls = None if settings.tls_cert is None else (settings.tls_cert, settings.tls_key)
+        engine, control = _take_control(app, settings, shared)
+    app.state = State(  # type: ignore[assignment]  # in place of Starlette's
+        engine=engine,
+        access=access,
+        bounds=bounds,
+        budget=Budget(bounds.max_inflight_bytes),
+        decoding=ThreadPoolExecutor(max_workers=1, thread_name_prefix="committee-decode"),
+        control=control,
+        admin_port=settings.admin_port,
+        grpc_address=grpc_address,
+        tls=None if settings.tls_cert is None or settings.tls_key is None else (settings.tls_cert, settings.tls_key),
+        tracing=settings.tracing == "otlp",
+    )
     for part in (predict, oip, tf_serving, ensembles):
         app.include_router(part.router, dependencies=[Depends(auth.may_predict)])
     if settings.model_control != "none" and keys is not None:
@@ -104,15 +105,15 @@ def _load(settings: Settings, folders: Iterable[Path]) -> Engine:
     return Engine(loaded, default=settings.default, limits=limits)
 
 
-def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> None:
+def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> tuple[Engine, Control]:
     """Serve what all the workers serve, or what a start chooses if none of them has begun yet."""
     board = open_board(shared, app)
     if not board.has_begun():
         board.begin(serving_of(_choose(settings)))
     state = board.state()
     folders = [settings.models / name / str(number) for name, number in sorted(state.versions())]
-    engine = app.state.engine = _load(settings, folders)
-    app.state.control = Control(
+    engine = _load(settings, folders)
+    control = Control(
         Follower(
             engine,
             board,
@@ -124,6 +125,7 @@ def _take_control(app: FastAPI, settings: Settings, shared: Path | None) -> None
         Changer(board, settings.models, versions=settings.versions, seconds=settings.trial_seconds),
         poll_seconds=settings.poll_seconds if settings.model_control == "poll" else None,
     )
+    return engine, control
 
 
 @asynccontextmanager
@@ -155,12 +157,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _start_rpc(app: FastAPI) -> "RpcServer | None":
     """gRPC is imported here, in a worker, for it does not survive a fork, and costs memory."""
-    if app.state.grpc_address is None:
+    state: State = app.state  # type: ignore[assignment]
+    if state.grpc_address is None:
         return None
     from server.rpc.infer import Inferring
     from server.rpc.listening import RpcServer
 
-    state = app.state
     server = RpcServer(
         state.grpc_address,
         engine=partial(engine_of, state),

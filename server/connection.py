@@ -7,7 +7,6 @@ import asyncio
 from typing import Any, ClassVar, NoReturn
 
 from fastapi import FastAPI
-from starlette.datastructures import State
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -26,6 +25,7 @@ from server.framing import (
     too_many_connections,
     url_too_long,
 )
+from server.rest.state import State
 from server.slow_reader import SlowReader
 from server.timed import Timed
 from server.turn import UNMATCHED, Refusal, Turn
@@ -315,4 +315,5 @@ def state_of(app: Any) -> State | None:
     """Of the FastAPI application inside uvicorn's middleware; None if that is no application of ours."""
     while app is not None and not isinstance(app, FastAPI):
         app = getattr(app, "app", None)
-    return app.state if app is not None and hasattr(app.state, "engine") else None
+    state: object = None if app is None else app.state
+    return state if isinstance(state, State) else None

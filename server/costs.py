@@ -1,7 +1,7 @@
 """How long members take: measured when an ensemble is warmed, then learned from what it does."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -36,6 +36,8 @@ class Costs:
     call: list[float]
     """By member, as `row` is."""
     row: list[float]
+    _known: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict, repr=False, compare=False)
+    """Sums, until something is learned."""
 
     def estimate(self, members: Sequence[int], n_rows: int) -> float:
         """Of these members together, one after the other."""
@@ -49,11 +51,12 @@ class Costs:
         return int(min(max(max(BATCH_SECONDS, call / LOSS) / row, 1), MOST))
 
     def _sums(self, members: Sequence[int]) -> tuple[float, float]:
-        call = row = 0.0
-        for member in members:
-            call += self.call[member]
-            row += self.row[member]
-        return call, row
+        key = tuple(members)
+        found = self._known.get(key)
+        if found is None:
+            call, row = sum([self.call[member] for member in key]), sum([self.row[member] for member in key])
+            found = self._known[key] = call, row
+        return found
 
     def learn(self, members: Sequence[int], n_rows: int, seconds: float) -> None:
         """That these members together have taken so long: what was measured may have been measured in a busy hour."""
@@ -66,6 +69,7 @@ class Costs:
         self._scale((member,), DOUBT)
 
     def _scale(self, members: Sequence[int], factor: float) -> None:
+        self._known.clear()
         for member in members:
             self.call[member] *= factor
             self.row[member] *= factor

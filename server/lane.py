@@ -5,8 +5,6 @@ import re
 import time
 from dataclasses import dataclass
 
-from starlette.datastructures import State
-
 from server import telemetry, tracing
 from server.errors import CommitteeError
 from server.manifest import NAME_PATTERN
@@ -16,8 +14,9 @@ from server.rest.errors import reply_to, reply_to_unforeseen
 from server.rest.exchange import Admitted, Asked, Exchange
 from server.rest.infer import infer
 from server.rest.reply import Headers, Reply, values_of
+from server.rest.state import State
 from server.rest.tf_predict import tf_predict
-from server.turn import Connection, Turn, choose_id
+from server.turn import Connection, Turn
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME = NAME_PATTERN.removeprefix("^").removesuffix("$")
@@ -82,17 +81,31 @@ def find_target(url: bytes) -> Target | None:
     return None
 
 
+@dataclass(slots=True)  # not frozen: what it says is read once
+class Head:
+    """A request line and headers, of a request that may take the fast lane, and what they say."""
+
+    target: Target
+    headers: Headers
+    asked: Asked
+    given_id: str | None
+    length: int | None = None
+    """Bytes of the body; None: nobody has looked yet."""
+
+
+def read_head(target: Target, headers: Headers) -> Head:
+    asked = Asked(headers, target.query, target.name, target.version)
+    return Head(target, headers, asked, next(iter(values_of(headers, b"x-request-id")), None))
+
+
 class PredictTurn(Turn):
     """A predict request. Its body is collected before anything is done, and then answered in a task of its own."""
 
-    def __init__(
-        self, connection: Connection, state: State, target: Target, headers: Headers, *, keep_alive: bool, expects: bool
-    ) -> None:
-        super().__init__(connection, headers, keep_alive=keep_alive)
-        self.target = target
-        self.route = target.route
+    def __init__(self, connection: Connection, state: State, head: Head, *, keep_alive: bool, expects: bool) -> None:
+        super().__init__(connection, head.headers, keep_alive=keep_alive)
+        self.head = head
+        self.route = head.target.route
         self._state = state
-        self._asked = Asked(headers, target.query, target.name, target.version)
         self.expects = expects
         """Whether the client waits to be told that it may send the body."""
         self._body: bytes | bytearray = b""
@@ -105,7 +118,7 @@ class PredictTurn(Turn):
         self._clock = time.perf_counter()
         self._began = self._connection.loop.time()
         try:
-            self._admitted = exchange.admit(self._state, self.headers)
+            self._admitted = exchange.admit(self._state, self.headers, self.head.length)
         except CommitteeError as exc:
             self._fault = exc
         if self._fault is not None or not self.more_body:
@@ -151,6 +164,7 @@ class PredictTurn(Turn):
         self.disconnected = True
         if self._task is not None:
             self._task.cancel()
+            self._connection.server_state.tasks.discard(self._task)  # if it has not begun, it never will
         elif self._clock is not None:
             self._count(499)  # its body never came to an end
             self._give_back()
@@ -158,13 +172,11 @@ class PredictTurn(Turn):
     def _start(self) -> None:
         if self._fault is None and self._clock is not None:
             telemetry.observe_part("receive", time.perf_counter() - self._clock)
-        tasks = self._connection.server_state.tasks
         self._task = self._connection.loop.create_task(self._answer())
-        self._task.add_done_callback(tasks.discard)
-        tasks.add(self._task)
+        self._connection.server_state.tasks.add(self._task)
 
     async def _answer(self) -> None:
-        request_id = choose_id(self.headers)
+        request_id = telemetry.choose_request_id(self.head.given_id)
         telemetry.request_id.set(request_id)  # the task's own
         status = 499  # as `server.rest.observer` has it
         trace = tracing.begin(f"POST {self.route}", self._header, self._clock or time.perf_counter())
@@ -185,7 +197,8 @@ class PredictTurn(Turn):
             self._count(status)
             self._give_back()
             if trace is not None:
-                tracing.end(trace, tracing.of_http("POST", self.target.route, status), failed=status >= 499)
+                tracing.end(trace, tracing.of_http("POST", self.head.target.route, status), failed=status >= 499)
+            self._connection.server_state.tasks.discard(self._task)
 
     def _header(self, name: str) -> str | None:
         return next(iter(values_of(self.headers, name.encode())), None)
@@ -196,9 +209,9 @@ class PredictTurn(Turn):
             if self._fault is not None:
                 raise self._fault
             assert self._admitted is not None
-            return await self.target.exchange(self._asked, body, self._admitted, began=self._began)
+            return await self.head.target.exchange(self.head.asked, body, self._admitted, began=self._began)
         except CommitteeError as exc:
-            return reply_to(exc, self.headers, self.target.route)
+            return reply_to(exc, self.headers, self.head.target.route)
         except Exception as exc:
             return reply_to_unforeseen(exc)
 
@@ -209,4 +222,4 @@ class PredictTurn(Turn):
     def _count(self, status: int) -> None:
         assert self._clock is not None
         seconds = time.perf_counter() - self._clock
-        telemetry.count_request(route=self.target.route, method="POST", status=status, seconds=seconds)
+        telemetry.count_request(route=self.head.target.route, method="POST", status=status, seconds=seconds)

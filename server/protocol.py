@@ -5,30 +5,19 @@ bytes from then on, and a request that comes in one piece with it is not parsed 
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from server.connection import Bounded
-from server.lane import PredictTurn, Target, find_target
-from server.rest.reply import Headers, values_of
+from server.lane import Head, PredictTurn, find_target, read_head
+from server.rest.reply import values_of
 
 HEADS = 512
 """That are known, of one process."""
 HEAD_BYTES = 2048
 """Of the longest that is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """A request line and headers, of a request that takes the fast lane and keeps its connection."""
-
-    target: Target
-    headers: Headers
-    length: int
-    """Bytes of its body."""
 
 
 class FastLane(Bounded):
@@ -47,7 +36,7 @@ class FastLane(Bounded):
         super().__init__(config, server_state, app_state, _loop)
         logged = config.access_log and self.access_log  # of ASGI's scopes
         self._fast = self.FAST and not logged and self._state is not None
-        self._heads: dict[bytes, _Head] = self._state.heads if self._state is not None and self._fast else {}
+        self._heads: dict[bytes, Head] = self._state.heads if self._state is not None and self._fast else {}
 
     def data_received(self, data: bytes) -> None:
         between = self._is_between() and not self._surplus
@@ -63,12 +52,12 @@ class FastLane(Bounded):
         if between and isinstance(turn, PredictTurn) and self._n_begun == before + 1 and not turn.more_body:
             self._know(data, turn)
 
-    def _take(self, head: _Head, body: bytes) -> None:
+    def _take(self, head: Head, body: bytes) -> None:
         """What the parser's calls do with a request."""
         assert self._state is not None
         self._unset_keepalive_if_required()
         self._n_begun += 1
-        turn = PredictTurn(self, self._state, head.target, head.headers, keep_alive=True, expects=False)
+        turn = PredictTurn(self, self._state, head, keep_alive=True, expects=False)
         turn.feed(body)
         turn.finish()
         self._stop_timer()
@@ -82,7 +71,8 @@ class FastLane(Bounded):
         if lengths == [str(len(data) - end)]:  # and so there is no Transfer-Encoding
             if len(self._heads) >= HEADS:
                 self._heads.clear()
-            self._heads[data[:end]] = _Head(turn.target, turn.headers, len(data) - end)
+            turn.head.length = len(data) - end
+            self._heads[data[:end]] = turn.head
 
     def _make_turn(self, version: str) -> PredictTurn | None:
         if not self._fast or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
@@ -97,8 +87,7 @@ class FastLane(Bounded):
         return PredictTurn(
             self,
             self._state,
-            target,
-            self.headers,
+            read_head(target, self.headers),
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             expects=self.expect_100_continue,
         )

@@ -67,11 +67,15 @@ def to_float32(values: NDArray[Any], spec: InputSpec, place: Place = "row {}".fo
 
     Raises InvalidInput, which names the place, for numbers that the input does not take.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        # By way of float64, as the numbers of JSON come: large integers are to round alike.
-        by_way = values if values.dtype.kind == "f" or values.dtype.itemsize < 4 else values.astype(np.float64)
-        rows = np.array(by_way, dtype=np.float32, order="C")
-    if not are_within(rows, spec, small=values.dtype == np.uint8):
+    small = values.dtype == np.uint8
+    if small or values.dtype == np.float32:
+        rows = np.array(values, dtype=np.float32, order="C")
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            # By way of float64, as the numbers of JSON come: large integers are to round alike.
+            by_way = values if values.dtype.kind == "f" or values.dtype.itemsize < 4 else values.astype(np.float64)
+            rows = np.array(by_way, dtype=np.float32, order="C")
+    if not are_within(rows, spec, small=small):
         check_finite(rows, spec, place)
         check_domain(rows, spec, place)
     return rows.reshape(len(rows), *spec.shape)

@@ -13,7 +13,7 @@ from server.codec.csv_rows import decode_csv_table, decode_csv_tensor
 from server.codec.fast_json import read_numbers
 from server.codec.forms import Part, parse_form
 from server.codec.json_text import LIGHT, check_weight, parse_object
-from server.codec.media import CSV, FORM, JSON, NPY, PICTURES, Media, check_media
+from server.codec.media import CSV, FORM, JSON, NPY, PICTURES, RAW, Media, check_media
 from server.codec.messages import named, shown
 from server.codec.options import NO_OPTIONS, OPTIONS, RequestOptions, decode_options, parse_options
 from server.codec.pictures import PictureDecoder, sniff_picture
@@ -55,6 +55,8 @@ def decode_predict(
     if media.type == JSON:  # of which every ensemble can be read
         return decode_json(body, inputs, max_rows=max_rows, bounds=bounds)
     check_media(media.type, inputs)
+    if media.type == RAW:
+        return PredictBody(rows=_decode_numbers(body, media, inputs, max_rows))
     pictures = PictureDecoder(inputs[0].shape, max_pixels=bounds.max_pixels)
     if media.type == FORM:
         return _decode_form(body, media, inputs, pictures, max_rows=max_rows)
@@ -127,6 +129,10 @@ def _decode_rows(
         if is_table(inputs):
             return decode_csv_table(data, inputs, max_rows=max_rows)
         return decode_csv_tensor(data, inputs[0], max_rows=max_rows)
+    return _decode_numbers(data, media, inputs, max_rows)
+
+
+def _decode_numbers(data: bytes, media: Media, inputs: Sequence[InputSpec], max_rows: int) -> Rows:
     if media.type == NPY or (data.startswith(NPY_MAGIC) and "dtype" not in media.parameters):
         return decode_npy(data, inputs[0], max_rows=max_rows)
     return decode_raw(data, inputs[0], dtype=media.parameters.get("dtype", "float32"), max_rows=max_rows)

@@ -70,6 +70,8 @@ def types_for(inputs: Sequence[InputSpec]) -> tuple[str, ...]:
 
 def check_media(type_: str, inputs: Sequence[InputSpec], *, where: str = "Content-Type") -> None:
     """Raise UnsupportedMediaType unless the ensemble's rows can be read from this type."""
+    if type_ in (RAW, NPY) and not is_table(inputs):
+        return
     taken = types_for(inputs)
     if type_ not in taken:
         kind = "a table" if is_table(inputs) else "no picture with values from 0 to 255"

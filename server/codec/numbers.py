@@ -45,11 +45,14 @@ def first_misfit(values: Sequence[Any], *, missing: bool = False) -> int:
 
 def are_within(rows: NDArray[np.float32], spec: InputSpec, *, small: bool = False) -> bool:
     """Whether all are numbers that the input takes, and none is missing; `small`: they are integers from 0 to 255."""
-    low = -LARGEST if spec.low is None else max(spec.low, -LARGEST)
-    high = LARGEST if spec.high is None else min(spec.high, LARGEST)
-    if small and low <= 0 and high >= 255:
+    low, high = spec.low, spec.high
+    if small and (low is None or low <= 0) and (high is None or high >= 255):
         return True
-    return bool(rows.min() >= low and rows.max() <= high)  # never so where one of them is NaN
+    least, most = np.minimum.reduce(rows, axis=None), np.maximum.reduce(rows, axis=None)  # NaN where one of them is
+    return bool(
+        least >= (-LARGEST if low is None or low < -LARGEST else low)
+        and most <= (LARGEST if high is None or high > LARGEST else high)
+    )
 
 
 def check_finite(rows: NDArray[np.float32], spec: InputSpec, place: Place) -> None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 from fastapi import Request
-from starlette.datastructures import State
 
 from server.errors import Forbidden, InvalidInput, NotFound, Unauthorized
 from server.keys import Keyring, Keys, Scope
@@ -25,6 +24,7 @@ class Access:
         self._names = frozenset(hosts)
         self._domains = tuple(host[1:] for host in hosts if host.startswith("*."))
         self._any_host = not hosts
+        self._open = keys is None and not hosts
 
     @property
     def has_keys(self) -> bool:
@@ -36,6 +36,8 @@ class Access:
         Raises InvalidInput if it does not name a trusted host, Unauthorized without a known key, Forbidden with one
         that has other scopes.
         """
+        if self._open and scope == "predict":
+            return None
         self.check_host(headers)
         return self.check_key(headers, scope)
 
@@ -84,12 +86,12 @@ def _secrets_of(headers: Headers) -> list[bytes]:
 
 async def trusted(request: Request) -> None:
     """Pages, which a browser asks for without any key."""
-    _access(request.app.state).check_host(request.headers.raw)
+    _access(request).check_host(request.headers.raw)
 
 
 async def may_predict(request: Request) -> None:
     """Predictions, and what is said of ensembles."""
-    _access(request.app.state).check(request.headers.raw, "predict")
+    _access(request).check(request.headers.raw, "predict")
 
 
 async def may_administer(request: Request) -> str | None:
@@ -97,9 +99,9 @@ async def may_administer(request: Request) -> str | None:
     port: int | None = request.app.state.admin_port
     if port is not None and (request.scope["server"] or (None, None))[1] != port:
         raise NotFound("no such route; GET / lists them")
-    return _access(request.app.state).check(request.headers.raw, "admin")
+    return _access(request).check(request.headers.raw, "admin")
 
 
-def _access(state: State) -> Access:
-    access: Access = state.access
+def _access(request: Request) -> Access:
+    access: Access = request.app.state.access
     return access

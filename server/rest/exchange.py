@@ -40,6 +40,8 @@ class Asked:
     query: bytes = b""
     name: str | None = None
     version: int | None = None
+    terms: "_Terms | None" = None
+    """What headers and query say, once they have been read."""
 
 
 @dataclass(slots=True)  # not frozen: that takes three times as long to make
@@ -59,14 +61,16 @@ class Exchange(Protocol):
     async def __call__(self, asked: Asked, body: bytes, by: Admitted, *, began: float) -> Reply: ...
 
 
-def admit(state: State, headers: Headers) -> Admitted:
-    """Who is to answer, to who may ask.
+def admit(state: State, headers: Headers, length: int | None = None) -> Admitted:
+    """Who is to answer, to who may ask; `length` is that of the body, in bytes, if the headers have been asked before.
 
     What is raised here is answered unread: Unauthorized, Forbidden, NotReady, InvalidInput, TooLarge, Overloaded.
     """
     state.access.check(headers, "predict")
     engine = engine_of(state)
-    if length := length_of(headers, state.bounds):
+    if length is None:
+        length = length_of(headers, state.bounds)
+    if length:
         state.budget.check(length)
     return Admitted(engine, state.decoding, state.bounds, Share(state.budget))
 
@@ -87,8 +91,9 @@ async def answer_to(exchange: Exchange, request: Request, name: str | None = Non
 
 async def predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -> Reply:
     """The answer; `began`, of the loop's clock, is when the request came. Raises CommitteeError."""
-    said = tuple([header for header in asked.headers if header[0] in SAYING])
-    terms = _read_terms(said, asked.query)
+    if (terms := asked.terms) is None:
+        said = tuple([header for header in asked.headers if header[0] in SAYING])
+        terms = asked.terms = _read_terms(said, asked.query)
     ensemble = by.engine.ensemble(asked.name, asked.version)
     if terms.form is None:
         return answer.not_acceptable()
