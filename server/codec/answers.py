@@ -33,9 +33,9 @@ def encode_json(prediction: Prediction, *, id: str | None, detail: Sequence[Deta
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def weights_of(prediction: Prediction) -> dict[str, np.float32]:
+def weights_of(prediction: Prediction) -> Mapping[str, np.float32]:
     """By name: the effective weight of each member that took part; they sum to 1."""
-    return dict(zip(_names(prediction), prediction.weights, strict=True))
+    return _weights_of(tuple(_names(prediction)), prediction.weights.tobytes())
 
 
 def write_weights(prediction: Prediction) -> str:
@@ -43,11 +43,17 @@ def write_weights(prediction: Prediction) -> str:
     return _write_weights(tuple(_names(prediction)), prediction.weights.tobytes())
 
 
+# Remembered: most requests ask for the same, and to make or write a number takes a microsecond.
+
+
+@lru_cache(maxsize=256)
+def _weights_of(names: Sequence[str], weights: bytes) -> Mapping[str, np.float32]:
+    return dict(zip(names, np.frombuffer(weights, np.float32), strict=True))
+
+
 @lru_cache(maxsize=256)
 def _write_weights(names: Sequence[str], weights: bytes) -> str:
-    """Remembered: most requests ask for the same, and to write a number takes a microsecond."""
-    numbers = np.frombuffer(weights, np.float32)
-    return ",".join(f"{name}:{weight!s}" for name, weight in zip(names, numbers, strict=True))
+    return ",".join(f"{name}:{weight!s}" for name, weight in _weights_of(names, weights).items())
 
 
 def describe_rows(prediction: Prediction, *, detail: Sequence[Detail] = ()) -> list[Row]:
