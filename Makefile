@@ -4,10 +4,11 @@ MINUTES ?= 5
 LOCKS := deploy/locks
 SERVE := .venv/serve
 DEV := .venv/dev
+KSERVE := .venv/kserve
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint types imports format converters lock proto image image-check bench bench-quick profile fuzz clean
+.PHONY: help serve train test kserve lint types imports format converters lock proto image image-check bench bench-quick profile fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +19,14 @@ serve: $(SERVE)/.installed ## Serve models/ on port 8000 (COMMITTEE_* variables 
 train: $(DEV)/.installed ## Run the whole of recipe fashion.toml and publish into models/ (under an hour; reruns do what changed)
 	$(DEV)/bin/python -m export train export/recipes/fashion.toml --out models
 
-test: $(DEV)/.installed lint types imports ## Lint, types, import rules, tests, coverage
+test: $(DEV)/.installed $(KSERVE)/.installed lint types imports ## Lint, types, import rules, tests, coverage
 	rm -f .coverage .coverage.*
 	$(DEV)/bin/coverage run -m pytest
 	$(DEV)/bin/coverage combine --quiet
 	$(DEV)/bin/coverage report --include='server/*' --fail-under=95
 	$(DEV)/bin/coverage report --include='export/*' --fail-under=90
+
+kserve: $(KSERVE)/.installed ## Install KServe's own client, by which tests ask the server
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
@@ -63,6 +66,7 @@ fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs 
 lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -c $(LOCKS)/serve.txt -o $(LOCKS)/dev.txt
+	echo 'kserve>=0.21' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o $(LOCKS)/kserve.txt
 	echo 'setuptools' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o $(LOCKS)/build.txt
 
 proto: $(DEV)/.installed ## Make the messages of gRPC from server/rpc/inference.proto anew
@@ -77,6 +81,12 @@ $(SERVE)/.installed: $(LOCKS)/serve.txt $(LOCKS)/build.txt pyproject.toml
 
 $(DEV)/.installed: $(LOCKS)/dev.txt $(LOCKS)/build.txt pyproject.toml
 	$(call install,$(DEV),$(LOCKS)/dev.txt)
+
+# KServe's client wants an older pandas and protobuf than Committee, so it has an environment of its own, beside DEV.
+$(KSERVE)/.installed: $(LOCKS)/kserve.txt
+	$(PYTHON) -m venv $(KSERVE)
+	$(KSERVE)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r $<
+	touch $@
 
 $(BENCH)/.installed: bench/peers/requirements/base.txt
 	$(PYTHON) -m venv $(BENCH)
