@@ -18,6 +18,7 @@ from server.session import CPU, PROVIDERS
 PROGRAM = "committee-server"
 ENV_PREFIX = "COMMITTEE_"
 _BOUNDS = Bounds()
+MOST_PORT = 65535
 HOST_PATTERN = r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
 """Of a host that is trusted."""
 COMPUTED = {"workers": "one a core", "threads": "the cores, shared among the workers"}
@@ -50,7 +51,11 @@ def parse_hosts(value: object) -> object:
 
 def parse_port(value: object) -> object:
     """A number, or `off`."""
-    return None if isinstance(value, str) and value.lower() == "off" else value
+    if isinstance(value, str) and value.lower() == "off":
+        return None
+    if isinstance(value, str) and not (re.fullmatch("[0-9]{1,5}", value) and int(value) <= MOST_PORT):
+        raise ValueError(f"expected a number from 0 to {MOST_PORT}, or off")
+    return value
 
 
 def check_tracing(value: str) -> str:
@@ -82,9 +87,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    port: Annotated[int, Field(ge=0, le=MOST_PORT, description="port to listen on; 0 takes a free one")] = 8000
     grpc_port: Annotated[
-        Annotated[int, Field(ge=0, le=65535)] | None,
+        Annotated[int, Field(ge=0, le=MOST_PORT)] | None,
         BeforeValidator(parse_port),
         Field(description="port of gRPC; 0 takes a free one; off: there is none"),
     ] = 8001
@@ -172,7 +177,8 @@ class Settings(BaseSettings):
         Field(description="hosts that requests may name, with commas between; none: all"),
     ] = ()
     admin_port: Annotated[
-        int | None, Field(ge=0, le=65535, description="port, of the same address, at which alone to take model control")
+        int | None,
+        Field(ge=0, le=MOST_PORT, description="port, of the same address, at which alone to take model control"),
     ] = None
     model_control: Annotated[
         Literal["none", "poll", "explicit"],

@@ -16,6 +16,7 @@ from server.rpc.health import Health
 from server.rpc.infer import Inferring
 from server.rpc.repository import Controlled, NoControl
 from server.rpc.service import SERVICE, Service, can_answer
+from server.rpc.unmatched import Unmatched
 
 MAX_CALLS = 1024
 """At once in a worker; beyond, gRPC answers RESOURCE_EXHAUSTED."""
@@ -66,6 +67,7 @@ class RpcServer:
         server.add_generic_rpc_handlers((self._service.handler(),))
         add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), server)
+        server.add_generic_rpc_handlers((Unmatched(),))
         try:
             if self._tls is None:
                 server.add_insecure_port(self._address)

@@ -1,8 +1,8 @@
 """What stands around every call: its request id, its metrics, and a status for whatever is raised."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,14 @@ Method = Callable[[bytes, Any], Awaitable[bytes]]
 """Of one call: from the bytes of its message to those of its answer, with gRPC's context. Raises CommitteeError."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: StatusCode
+    code: str
+    message: str
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
 def observed(name: str, method: Method) -> Method:
     """The method of this name, counted, and with an end in a status of gRPC."""
 
@@ -29,22 +37,18 @@ def observed(name: str, method: Method) -> Method:
         began = time.perf_counter()
         status = StatusCode.CANCELLED
         id_ = telemetry.choose_request_id(_metadata(context, REQUEST_ID))
-        context.set_trailing_metadata(((REQUEST_ID, id_),))
         token = telemetry.request_id.set(id_)
         trace = tracing.begin(name, partial(_metadata, context), began)
+        traced = () if trace is None else ((tracing.TRACEPARENT, trace.traceparent),)
+        context.set_trailing_metadata(((REQUEST_ID, id_), *traced))
         try:
-            try:
-                answer = await method(request, context)
+            outcome = await _outcome(method, request, context)
+            if isinstance(outcome, bytes):
                 status = StatusCode.OK
-                return answer
-            except CommitteeError as exc:
-                status = status_of(type(exc))
-                await _abort(context, status, exc.code, message_of(exc), _retry_after(exc))
-            except asyncio.CancelledError:
-                raise  # the client is gone, or its deadline is over
-            except Exception as exc:
-                status = StatusCode.INTERNAL
-                await _abort(context, status, InternalError.code, message_of_unforeseen(exc))
+                return outcome
+            status = outcome.status
+            request = b""  # gRPC keeps the error of an abort, and by it this frame, until garbage is collected
+            await _abort(context, outcome)
         finally:
             telemetry.request_id.reset(token)
             telemetry.count_call(method=name, status=status.name, seconds=time.perf_counter() - began)
@@ -56,15 +60,19 @@ def observed(name: str, method: Method) -> Method:
     return call
 
 
-async def _abort(
-    context: ServicerContext[bytes, bytes],
-    status: StatusCode,
-    code: str,
-    message: str,
-    metadata: tuple[tuple[str, str], ...] = (),
-) -> None:
-    telemetry.count_error(code)
-    await context.abort(status, message, (*context.trailing_metadata(), *metadata))
+async def _outcome(method: Method, request: bytes, context: ServicerContext[bytes, bytes]) -> bytes | _Refusal:
+    """The answer, or why there is none; of a call that is cancelled, by its client or its deadline, neither."""
+    try:
+        return await method(request, context)
+    except CommitteeError as exc:
+        return _Refusal(status_of(type(exc)), exc.code, message_of(exc), _retry_after(exc))
+    except Exception as exc:
+        return _Refusal(StatusCode.INTERNAL, InternalError.code, message_of_unforeseen(exc))
+
+
+async def _abort(context: ServicerContext[bytes, bytes], refusal: _Refusal) -> None:
+    telemetry.count_error(refusal.code)
+    await context.abort(refusal.status, refusal.message, (*context.trailing_metadata(), *refusal.metadata))
 
 
 def _retry_after(exc: CommitteeError) -> tuple[tuple[str, str], ...]:

@@ -155,10 +155,12 @@ def test_a_call_over_grpc(traced: tuple[Server, list[Any]]) -> None:
     [said] = server.said("^gRPC on ")
     with grpc.insecure_channel(said["message"].removeprefix("gRPC on ")) as channel:
         metadata = (("traceparent", PARENT),)
-        channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", metadata=metadata, timeout=SECONDS)
+        method = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        _, done = method.with_call(b"", metadata=metadata, timeout=SECONDS)
     until(lambda: any(span.name == "ServerLive" for span in list(spans)))
     [call] = [span for span in spans if span.name == "ServerLive"]
     assert (call.trace_id.hex(), call.parent_span_id.hex(), call.status.code) == (*CALLER, 0)
+    assert dict(done.trailing_metadata())["traceparent"] == f"00-{CALLER[0]}-{call.span_id.hex()}-01"
 
 
 def test_a_start_that_cannot_trace_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -268,6 +269,21 @@ def test_too_large_a_message(channel: grpc.Channel) -> None:
             huge.SerializeToString(), compression=grpc.Compression.Gzip, timeout=SECONDS
         )
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_what_is_refused_is_kept_no_longer(server: RpcServed, channel: grpc.Channel) -> None:
+    [worker] = children(server.http)
+    before = peak_of(worker)
+    for _ in range(20):
+        with pytest.raises(grpc.RpcError, match=r"expected inference\.ModelInferRequest; got other bytes"):
+            call(channel, "ModelInfer", bytes(16 << 20))
+    assert peak_of(worker) - before < 160 << 20  # of 320 that have come
+
+
+def peak_of(pid: int) -> int:
+    """Bytes that a process has held at most."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) << 10
 
 
 class TestTime:
