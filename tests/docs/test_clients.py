@@ -14,7 +14,9 @@ from tests.server.rpc.served import SECONDS, RpcServed, serving
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "clients.md"
-BLOCKS = re.findall(r"^## (.*?)$.*?^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+TRANSCRIPTS = re.findall(r"^```console\n\$ python (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"\b\d\.\d{4}\b")
+BLOCKS = re.findall(r"^## (.*?)$.*?^```(python|sh|js)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 PROGRAMS = {
     "python": (sys.executable, "-W", "error", "-c"),
     "sh": ("bash", "-euo", "pipefail", "-c"),
@@ -43,5 +45,17 @@ def test_a_block(server: RpcServed, title: str, language: str, block: str) -> No
     assert done.stdout.strip()
 
 
+@pytest.mark.parametrize(("program", "shown"), TRANSCRIPTS, ids=[program for program, _ in TRANSCRIPTS])
+def test_a_transcript(server: RpcServed, program: str, shown: str) -> None:
+    python = environments.kserve() if "kserve" in program else sys.executable
+    command = [python, "-W", "error", program, f"127.0.0.1:{server.http.port}", server.address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert NUMBER.sub("…", done.stdout) == NUMBER.sub("…", shown)
+    said, expected = ([float(number) for number in NUMBER.findall(text)] for text in (done.stdout, shown))
+    assert said == pytest.approx(expected, abs=2e-4)
+
+
 def test_every_block_is_run() -> None:
-    assert len(BLOCKS) == PAGE.read_text().count("\n```") // 2 == 7
+    assert (len(BLOCKS), len(TRANSCRIPTS)) == (7, 2)
+    assert PAGE.read_text().count("\n```") == 2 * (len(BLOCKS) + len(TRANSCRIPTS))
