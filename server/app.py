@@ -76,14 +76,15 @@ def create_app(settings: Settings, shared: Path | None = None, *, grpc_address: 
     )
     for part in (predict, oip, tf_serving, ensembles):
         app.include_router(part.router, dependencies=[Depends(auth.may_predict)])
-    if settings.model_control != "none" and keys is not None:
+    controlled = settings.model_control != "none" and keys is not None
+    if controlled:
         app.include_router(repository.router)  # whose routes ask for the key themselves
     app.include_router(page.router, dependencies=[Depends(auth.trusted)])
     for open_to_all in (health, metrics):
         app.include_router(open_to_all.router)
     app.add_exception_handler(CommitteeError, on_committee_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
-    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(HTTPException, repository.on_http_exception if controlled else on_http_exception)
     app.add_middleware(Observer)
     return app
 

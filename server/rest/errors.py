@@ -45,7 +45,7 @@ STATUSES: dict[type[CommitteeError], int] = {
     InvalidRepository: 500,
     InvalidKeys: 500,
     CommitteeError: 500,
-    Unsupported: 501,
+    Unsupported: 400,
     Unavailable: 503,
     Overloaded: 503,
     NotReady: 503,
@@ -62,7 +62,7 @@ OIP_STATUSES: dict[type[CommitteeError], int] = {
     DeadlineExceeded: 503,
 }
 """On the routes of the Open Inference Protocol, as Triton has it: but for those of keys and of changes there are only
-400, 404, 500, 501 and 503."""
+400, 404, 500 and 503."""
 OIP_ROUTES = "/v2"
 
 

@@ -18,7 +18,7 @@ router = APIRouter(tags=["open inference protocol"])
 _FOUND: dict[str, Any] = {"responses": schemas.errors(400, 401, 403, 404, 500, 503)}
 _INFER: dict[str, Any] = {
     "response_model": oip_schemas.InferResponse,
-    "responses": {200: openapi_oip.INFER_RESPONSE, **schemas.errors(400, 401, 403, 404, 500, 501, 503)},
+    "responses": {200: openapi_oip.INFER_RESPONSE, **schemas.errors(400, 401, 403, 404, 500, 503)},
     "openapi_extra": openapi_oip.INFER_REQUEST,
 }
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
 
 from server.budget import Share
 from server.control import Control, read_versions
-from server.errors import InvalidInput
+from server.errors import CommitteeError, InvalidInput
 from server.generations import State
-from server.rest import schemas
+from server.rest import errors, schemas
 from server.rest.auth import may_administer
 from server.rest.body import length_of, read_body
 from server.rest.state import ready_engine
@@ -122,6 +123,16 @@ async def unload(request: Request, name: schemas.EnsembleName, key: KeyName) -> 
     changer = _control(request).to_ask()
     logger.info("an unload is asked for", extra={"ensemble": name, "key": key})
     return _told(name, await changer.unload(name))
+
+
+async def on_http_exception(request: Request, exc: Exception) -> Response:
+    """No such route, or not with this method: under the prefix of these routes that is told only to who may."""
+    if request.scope["path"].startswith(router.prefix):
+        try:
+            await may_administer(request)
+        except CommitteeError as refusal:
+            return await errors.on_committee_error(request, refusal)
+    return await errors.on_http_exception(request, exc)
 
 
 def _control(request: Request) -> Control:

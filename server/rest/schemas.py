@@ -219,7 +219,6 @@ _MEANINGS = {
     413: "Over a limit: bytes of the body, rows, or pixels.",
     415: "No media type that there is, or none that the ensemble's rows can be read from.",
     500: "A fault of the server's.",
-    501: "A part of the protocol that there is not here, such as shared memory.",
     503: "Not now: not ready, overloaded, or too many members failed.",
     504: "Too few members have answered in time.",
 }

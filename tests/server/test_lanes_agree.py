@@ -235,7 +235,7 @@ OTHERS: list[tuple[str, int, tuple[bytes, dict[str, str]]]] = [
     (OIP, 400, infer_body(tensor(32))),
     (OIP, 400, infer_body(tensor(32), tail=X.tobytes()[:-1])),
     (OIP, 400, infer_body(tensor(32), tail=X.tobytes() + b"x")),
-    (OIP, 501, infer_body({**tensor(0), "parameters": {"shared_memory_region": "r"}})),
+    (OIP, 400, infer_body({**tensor(0), "parameters": {"shared_memory_region": "r"}})),
     (OIP_PEOPLE, 200, infer_body(*PERSON)),
     (OIP_PEOPLE, 200, infer_body(PERSON[0], {**tensor(9), **PERSON[1], "parameters": {}})),
     (

@@ -181,7 +181,7 @@ class TestErrors:
 
     def test_shared_memory(self, client: Client) -> None:
         shared = {**BEHIND, "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 32}}
-        assert refusal(client.post(INFER, json={"inputs": [shared]}))[:2] == (501, "unsupported")
+        assert refusal(client.post(INFER, json={"inputs": [shared]}))[:2] == (400, "unsupported")
 
     def test_a_deadline_that_is_over(self, client: Client) -> None:
         hanging = {**INPUT, "shape": [1, 4], "data": [0, 0, 0, faulty.HANG]}

@@ -465,6 +465,15 @@ def test_only_who_may(client: Client, path: str) -> None:
     assert answers(client) == 2
 
 
+@pytest.mark.parametrize("path", [*PATHS, "/v2/repository", "/v2/repository/reload", "/v2/repository/models/tiny/x"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+def test_only_who_may_is_told_what_there_is(client: Client, path: str, method: str) -> None:
+    assert client.request(method, path).status_code == 401
+    assert client.request(method, path, headers={"X-Api-Key": OPS + "x"}).status_code == 401
+    assert client.request(method, path, headers={"X-Api-Key": APP}).status_code == 403
+    assert client.request(method, path, headers=ADMIN).status_code == (405 if path in PATHS else 404)
+
+
 @pytest.mark.parametrize("more", [{"model_control": "none"}, {"model_control": "poll", "keys_file": None}])
 def test_there_are_no_such_routes_unless_they_are_wanted(root: Path, more: dict[str, Any]) -> None:
     app = create_app(settings(root).model_copy(update=more))
