@@ -214,8 +214,11 @@ class Engine:
     def _know(self, ensemble: Ensemble) -> Members:
         """What it returns holds the ensemble in no way, so that the ensemble can go."""
         manifest, where, names = ensemble.manifest, ensemble.where, ensemble.names
+        rows = made_rows(manifest.inputs)
+        _, valid = ensemble.ask(rows, range(len(names)))
         return Members(
-            costs=measure(ensemble, made_rows(ensemble.manifest.inputs)),
+            costs=measure(ensemble, rows),
+            own_rows=rows[valid.all(axis=0)][:1],
             breakers=[
                 Breaker(
                     failures=self._limits.breaker_failures,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from server.breaker import Breaker
 from server.costs import Costs
 from server.prediction import Reason
+from server.rows import Rows
 from server.watchdog import Watchdog
 
 FACTOR, SECONDS = 10, 0.25
@@ -20,12 +21,16 @@ class Members:
     costs: Costs
     breakers: Sequence[Breaker]
     watchdog: Watchdog
+    own_rows: Rows
+    """A row that all of them have answered, or none: whoever fails over it fails whatever the rows are."""
     on_failure: Callable[[int, Reason, str], None]
     """Told the member, the reason and its words, when it has answered until now."""
     on_stuck: Callable[[], None]
     """Told that a call does not end though it was stopped."""
     hanging: set[int] = field(default_factory=set)
     """Those of which a call is overdue."""
+    on_trial: set[int] = field(default_factory=set)
+    """Those that have failed over rows, and are asked about their own."""
     calls: Counter[int] = field(default_factory=Counter)
     """By member, how many calls are under way."""
 

@@ -223,7 +223,7 @@ class Run:
             self._reasons[member] = "invalid"
             self._known.breakers[member].answered()
         else:
-            self._failed(member, "raised", first_line(exc))
+            self._failed_over_these(member, "raised", first_line(exc))
 
     # ---- Calls ------------------------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class Run:
                 continue
             self._reasons[member] = "invalid"
             if not valid[place].any():
-                self._failed(member, "invalid", "it answered NaN, infinity or no distribution")
+                self._failed_over_these(member, "invalid", "it answered NaN, infinity or no distribution")
 
     def _put(self, member: int, at: slice, answers: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         place = self.members.index(member)
@@ -298,6 +298,28 @@ class Run:
     def _failed(self, member: int, reason: Reason, why: str) -> None:
         self._reasons[member] = reason
         self._known.failed(member, reason, why, self._loop.time())
+
+    def _failed_over_these(self, member: int, reason: Reason, why: str) -> None:
+        """Rows may be to blame: whoever sends such must not shut a member for all others. It is asked about its own."""
+        self._reasons[member] = reason
+        known = self._known
+        if not len(known.own_rows):
+            self._failed(member, reason, why)
+            return
+        if member in known.on_trial:
+            return
+        known.on_trial.add(member)
+
+        def judge(call: Call) -> None:
+            timer.cancel()
+            known.calls.subtract(call.members)
+            known.on_trial.discard(member)
+            if call.error is not None or call.valid is None or not call.valid.all():
+                self._failed(member, reason, why)
+
+        known.calls.update((member,))
+        call = Call(self.ensemble, known.own_rows, (member,), self._pool, judge)
+        timer = self._loop.call_later(LENIENCE * self._patience((member,)), self._stop, call)
 
     def _learn(self, members: tuple[int, ...], seconds: float) -> None:
         self._known.costs.learn(members, len(self._rows), seconds)

@@ -20,7 +20,7 @@ from server.fusion import STACKING, STRATEGIES, fuse
 from server.plan import Options
 from server.prediction import Prediction
 from server.repository import Repository, load_version
-from tests import tiny
+from tests import faulty, tiny
 
 N_MEMBERS = 3
 Rows = NDArray[np.float32]
@@ -314,6 +314,7 @@ def test_nothing_at_all_may_be_served(ensemble: Ensemble) -> None:
 def test_a_member_that_was_left_alone_is_counted_no_more_with_its_ensemble(tmp_path: Path) -> None:
     broken = load_version(write_square_root(tmp_path))
     engine = Engine(Repository([broken]), default="tiny", limits=Limits(breaker_failures=1))
+    faulty.blame_members(engine)
     with pytest.raises(QuorumMissed):
         infer(engine, broken, -np.ones((2, 4), dtype=np.float32))
 

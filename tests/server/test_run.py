@@ -353,6 +353,7 @@ def test_a_member_that_keeps_failing_is_left_alone_until_it_answers_a_trial(ense
     async def test(engine: Engine) -> None:
         bad, good = faulty.rows(2, fault), faulty.rows(2)
         bad[:, -1] = fault
+        faulty.blame_members(engine)
         for _ in range(3):
             assert (await ask(engine, bad)).missing[faulty.FAULTY] in ("raised", "invalid")
         assert engine.unreliable() == {"faulty/1": ["m3"]}
@@ -364,6 +365,36 @@ def test_a_member_that_keeps_failing_is_left_alone_until_it_answers_a_trial(ense
         assert_answered_by_all(await ask(engine, good), good)
 
     serve(ensemble, test, failures=3, cooldown=0.2)
+
+
+@pytest.mark.parametrize("fault", [faulty.RAISE, faulty.NAN])
+def test_rows_that_a_member_fails_over_shut_it_for_nobody(ensemble: Ensemble, fault: float) -> None:
+    async def test(engine: Engine) -> None:
+        bad, good = faulty.rows(1, fault), faulty.rows(2)
+        for _ in range(3):
+            assert (await ask(engine, bad)).missing[faulty.FAULTY] in ("raised", "invalid")
+            await tried(engine, ensemble)
+            assert_answered_by_all(await ask(engine, good), good)
+        assert engine.unreliable() == {}
+
+    serve(ensemble, test, failures=1)
+
+
+@pytest.mark.parametrize("fault", [faulty.RAISE, faulty.NAN, faulty.HANG])
+def test_a_member_that_fails_over_its_own_rows_is_left_alone(ensemble: Ensemble, fault: float) -> None:
+    async def test(engine: Engine) -> None:
+        engine._members[ensemble].own_rows = faulty.rows(1, fault)
+        assert (await ask(engine, faulty.rows(1, faulty.NAN))).missing == {faulty.FAULTY: "invalid"}
+        await tried(engine, ensemble)
+        assert engine.unreliable() == {"faulty/1": ["m3"]}
+
+    serve(ensemble, test, failures=1)
+
+
+async def tried(engine: Engine, ensemble: Ensemble) -> None:
+    """Until no member is on trial any more."""
+    while engine._members[ensemble].on_trial:
+        await asyncio.sleep(0.001)
 
 
 def test_without_a_quorum_left_an_engine_cannot_answer(ensemble: Ensemble) -> None:

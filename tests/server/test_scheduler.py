@@ -306,6 +306,7 @@ def test_the_rows_of_a_request_go_with_it_and_need_no_garbage_collector(
 
 def test_with_all_circuits_open_nothing_is_asked(broken: Ensemble) -> None:
     async def test(engine: Engine) -> None:
+        faulty.blame_members(engine)
         with pytest.MonkeyPatch.context() as patch:
 
             def fail(*_: Any) -> Any:

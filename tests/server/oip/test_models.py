@@ -115,6 +115,8 @@ def test_a_member_that_is_left_alone_is_not_ready(engine: Engine) -> None:
         await engine.infer(models[0].ensemble, faulty.rows(1, fault), Options())
         return [is_ready(engine, model) for model in models]
 
+    faulty.blame_members(engine)
+
     async def run() -> None:
         assert await ready_after(None) == [True, True, True, True]
         assert await ready_after(faulty.RAISE) == [True, True, True, False]

@@ -22,6 +22,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
     """Of an ensemble whose member m3 fails if a row says so: one failure is too many."""
     faulty.write(tmp_path)
     with serve(tmp_path, "faulty", breaker_failures=1, breaker_cooldown=COOLDOWN) as client:
+        faulty.blame_members(client.app.state.engine)
         yield client
 
 
@@ -87,6 +88,7 @@ def test_a_request_that_needs_the_member_is_told(client: Client) -> None:
 def test_it_takes_as_many_failures_in_a_row_as_the_settings_say(tmp_path: Path) -> None:
     faulty.write(tmp_path)
     with serve(tmp_path, "faulty", breaker_failures=2, breaker_cooldown=COOLDOWN) as client:
+        faulty.blame_members(client.app.state.engine)
         for fault in (NAN, None, NAN):
             reasons(client, fault)
             assert ready(client) == READY
@@ -114,6 +116,7 @@ def test_without_a_quorum_anywhere_the_server_is_not_ready(tmp_path: Path) -> No
     tiny.write_ensemble(tmp_path / "two")
     for folder in ("one", "two"):
         with serve(tmp_path / folder, "faulty", breaker_failures=1, breaker_cooldown=COOLDOWN) as client:
+            faulty.blame_members(client.app.state.engine)
             assert ready(client) == READY
             assert refusal(ask(client, faulty.rows(1, NAN)))[1] == "quorum_missed"
             if folder == "one":
@@ -133,6 +136,7 @@ def test_an_open_circuit_of_a_version_is_no_other_versions(tmp_path: Path) -> No
     faulty.write(tmp_path, version=1)
     faulty.write(tmp_path, version=2)
     with serve(tmp_path, "faulty", versions="all", breaker_failures=1, breaker_cooldown=COOLDOWN) as client:
+        faulty.blame_members(client.app.state.engine)
         reasons(client, NAN)
         assert ready(client) == {"ready": True, "degraded": {"faulty/2": ["m3"]}}
         body = {"instances": tiny.rows(2).tolist()}

@@ -190,6 +190,7 @@ class TestErrors:
 
     def test_a_member_that_is_left_alone(self, client: Client) -> None:
         failing = {**INPUT, "shape": [1, 4], "data": [0, 0, 0, faulty.RAISE]}
+        faulty.blame_members(client.app.state.engine)
         client.post("/v2/models/faulty/infer", json={"inputs": [failing]})
         ready = client.get("/v2/models/faulty.m3/ready")
         assert refusal(ready) == (503, "not_ready", "model 'faulty.m3': too few members work")

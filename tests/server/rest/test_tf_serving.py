@@ -109,6 +109,7 @@ class TestDescriptions:
         assert refusal(client.get(f"/v1/models/nope{rest}"))[:2] == (404, "not_found")
 
     def test_a_member_that_is_left_alone(self, client: Client) -> None:
+        faulty.blame_members(client.app.state.engine)
         client.post("/v1/models/faulty:predict", json={"instances": [[0, 0, 0, faulty.RAISE]]})
         assert refusal(client.get("/v1/models/faulty.m3"))[:2] == (503, "not_ready")
         assert client.get("/v1/models/faulty").status_code == 200

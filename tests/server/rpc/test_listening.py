@@ -61,7 +61,7 @@ def test_too_few_members_are_left(tmp_path: Path) -> None:
         assert next(statuses).status == HealthCheckResponse.SERVING
         with triton.InferenceServerClient(server.address) as client:
             with pytest.raises(triton.InferenceServerException):
-                client.infer("faulty", [tensor("X", faulty.rows(1, faulty.RAISE))])
+                client.infer("faulty", [tensor("X", faulty.rows(1, faulty.HANG))])
             assert next(statuses).status == HealthCheckResponse.NOT_SERVING
             assert next(statuses).status == HealthCheckResponse.SERVING
         server.http.process.send_signal(signal.SIGTERM)
