@@ -158,6 +158,10 @@ class Bounded(Timed):
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
+        if self.parser.get_method() == b"CONNECT":
+            self._stop(NO_HTTP)
+        if self.upgrading:
+            return
         if (fault := find_fault(self.headers, version, self.url)) is not None:
             self._stop(fault)
         if self._surplus and not self.url.startswith(HEALTH):
@@ -178,6 +182,8 @@ class Bounded(Timed):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.upgrading:
+            return
         self._stage = Stage.BETWEEN
         if isinstance(self.cycle, Turn):
             self.cycle.finish()
@@ -304,11 +310,6 @@ class Bounded(Timed):
             self.transport.abort()  # what it asked for last it has never taken
         else:
             super().timeout_keep_alive_handler()
-
-    def handle_websocket_upgrade(self) -> None:
-        self._stage = Stage.BETWEEN
-        self._stop_timer()
-        super().handle_websocket_upgrade()
 
 
 def state_of(app: Any) -> State | None:

@@ -51,9 +51,22 @@ def find_fault(headers: Sequence[tuple[bytes, bytes]], version: str, url: bytes)
         return _invalid("Host: expected one; got none")
     if lengths > 1:
         return _invalid("Content-Length: expected one; got several")
-    if lengths and b"transfer-encoding" in names:
-        return _invalid("Content-Length: expected none with Transfer-Encoding; got one")
+    if (codings := [value for name, value in headers if name == b"transfer-encoding"]) and (
+        fault := _find_coding_fault(codings, lengths, version)
+    ):
+        return fault
     return _find_host_fault(headers[names.index(b"host")][1], url) if hosts else None
+
+
+def _find_coding_fault(codings: Sequence[bytes], lengths: int, version: str) -> Refused | None:
+    """The parser takes whatever ends in chunks, and undoes no other coding."""
+    if lengths:
+        return _invalid("Content-Length: expected none with Transfer-Encoding; got one")
+    if version == "1.0":
+        return _invalid("Transfer-Encoding: expected none with HTTP/1.0; got one")
+    if len(codings) > 1 or codings[0].lower() != b"chunked":
+        return _invalid(f"Transfer-Encoding: expected chunked; got {b', '.join(codings)[:64].decode('latin-1')!r}")
+    return None
 
 
 def _find_host_fault(host: bytes, url: bytes) -> Refused | None:

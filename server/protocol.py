@@ -75,7 +75,7 @@ class FastLane(Bounded):
             self._heads[data[:end]] = turn.head
 
     def _make_turn(self, version: str) -> PredictTurn | None:
-        if not self._fast or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+        if not self._fast or self.parser.get_method() != b"POST":
             return None
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):

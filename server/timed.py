@@ -5,17 +5,17 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.bounds import Bounds
 from server.framing import Refused, Stage, too_late
+from server.parsing import Parsing
 
 SURPLUS_SECONDS = 1.0
 """How long one of too many connections has to ask for health."""
 
 
-class Timed(HttpToolsProtocol, ABC):
+class Timed(Parsing, ABC):
     """uvicorn's protocol with deadlines, which a byte now and then does not move. No timer is set anew a request."""
 
     _bounds: Bounds
@@ -30,7 +30,6 @@ class Timed(HttpToolsProtocol, ABC):
         super().__init__(config, server_state, app_state, _loop)
         self._stage = Stage.BETWEEN
         self._n_begun = 0
-        """Requests of which something has come."""
         self._surplus = False
         """Whether there are so many connections that this one may ask for nothing but health."""
         self._idle_since: float | None = None

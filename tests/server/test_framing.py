@@ -17,6 +17,11 @@ HOST, LENGTH, CHUNKED = (b"host", b"x"), (b"content-length", b"1"), (b"transfer-
         ([HOST, HOST], "1.0", "Host: expected one; got several"),
         ([HOST, LENGTH, LENGTH], "1.1", "Content-Length: expected one; got several"),
         ([CHUNKED, HOST, LENGTH], "1.1", "Content-Length: expected none with Transfer-Encoding; got one"),
+        ([HOST, CHUNKED], "1.0", "Transfer-Encoding: expected none with HTTP/1.0; got one"),
+        ([HOST, CHUNKED, CHUNKED], "1.1", "Transfer-Encoding: expected chunked; got 'chunked, chunked'"),
+        ([HOST, (CHUNKED[0], b"Chunked")], "1.1", None),
+        ([HOST, (CHUNKED[0], b"gzip, chunked")], "1.1", "Transfer-Encoding: expected chunked; got 'gzip, chunked'"),
+        ([HOST, (CHUNKED[0], b",chunked")], "1.1", "Transfer-Encoding: expected chunked; got ',chunked'"),
     ],
 )
 def test_faults_of_headers(headers: list[tuple[bytes, bytes]], version: str, said: str | None) -> None:

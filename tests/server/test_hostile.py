@@ -129,6 +129,7 @@ def instances(text: str, more: str = "") -> str:
 
 NEXT = get("/v1/ensembles")
 """A request that must never be read out of a body."""
+CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 FRAMING: dict[str, bytes] = {
     "length and chunks": raw("Host: x", "Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n" + NEXT),
     "chunks and length": raw("Host: x", "Transfer-Encoding: chunked", "Content-Length: 5", body=b"0\r\n\r\n" + NEXT),
@@ -143,6 +144,19 @@ FRAMING: dict[str, bytes] = {
     "a coding before a control character": raw("Host: x", b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n" + NEXT),
     "chunked, then another": raw("Host: x", "Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n" + NEXT),
     "chunked twice": raw("Host: x", "Transfer-Encoding: chunked", "Transfer-Encoding: x", body=b"0\r\n\r\n" + NEXT),
+    "nothing, then chunked": raw("Host: x", ": ".join(JSON), "Transfer-Encoding: ,chunked", body=CHUNKS + NEXT),
+    "gzip, then chunked": raw("Host: x", ": ".join(JSON), "Transfer-Encoding: gzip, chunked", body=CHUNKS + NEXT),
+    "chunked in two lines": raw("Host: x", ": ".join(JSON), *["Transfer-Encoding: chunked"] * 2, body=CHUNKS + NEXT),
+    "chunks of HTTP/1.0": raw("Host: x", ": ".join(JSON), "Transfer-Encoding: chunked", body=CHUNKS + NEXT).replace(
+        b"HTTP/1.1", b"HTTP/1.0", 1
+    ),
+    "a folded length": raw("Host: x", "Content-Length:\r\n 4", body=b"null" + NEXT),
+    "lines without CR": raw("Host: x", "Content-Length: 4", body=b"null" + NEXT).replace(b"\r\n", b"\n"),
+    "a line without CR": b"POST /predict HTTP/1.1\r\nHost: x\nContent-Length: 4\r\n\r\nnull" + NEXT,
+    "a chunk whose size ends without CR": raw("Host: x", "Transfer-Encoding: chunked", body=b"4\nnull\r\n0\r\n\r\n"),
+    "an extension with LF": raw("Host: x", "Transfer-Encoding: chunked", body=b"4;a\nb\r\nnull\r\n0\r\n\r\n" + NEXT),
+    "a chunk of a size in C": raw("Host: x", "Transfer-Encoding: chunked", body=b"0x4\r\nnull\r\n0\r\n\r\n" + NEXT),
+    "a tunnel": b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + NEXT,
     "a space before the colon": raw("Host: x", "Content-Length : 4", body=b"null" + NEXT),
     "a name with a space": raw("Host: x", "Content Length: 4", body=NEXT),
     "a name that is empty": raw("Host: x", ": x", body=NEXT),
@@ -181,6 +195,23 @@ def test_framing(server: Hostile, name: str) -> None:
     answers = server.send(FRAMING[name])
     assert refused(answers, 400).header("connection") == "close"
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize("wish", ["h2c", "websocket", "TLS/1.0"])
+def test_nobody_is_upgraded(server: Hostile, wish: str) -> None:
+    """The request and the one behind it are answered as if nothing had been wished."""
+    request = post(body=BODY, headers=[JSON, ("Connection", "Upgrade"), ("Upgrade", wish)])
+    answers = server.send(request + get(LIVE, close=True))
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[0].json()["predictions"]
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38])
+def test_rows_that_no_member_can_answer_keep_nobody_else_from_answers(server: Hostile, value: float) -> None:
+    for _ in range(10):
+        refused(server.send(ask(json.dumps({"instances": [[value] * 4]}))), 503)
+    for _ in range(10):
+        assert server.send(ask(BODY))[0].status == 200
 
 
 SIZES: dict[str, tuple[bytes, int]] = {

@@ -1,5 +1,6 @@
 """What a client may send, and how long it may take, on every route: raw bytes over real sockets."""
 
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from server.bounds import Bounds
 from server.protocol import FastLane
 from server.settings import Settings
 from tests import tiny
-from tests.server.served_http import BODY, Answer, Reader, Served, SlowRoad, get, parse, post, served, until
+from tests.server.served_http import BODY, Answer, Reader, Served, SlowRoad, get, parse, post, read_all, served, until
 from tests.server.test_telemetry import value
 
 LIVE = "/v2/health/live"
@@ -176,11 +177,35 @@ def test_a_fault_in_a_body(server: Served, before: bytes, chunked: str) -> None:
         assert refusal(answers[-1], 400, "invalid_input") == "expected HTTP/1.1; got something else"
 
 
-def test_upgrades_take_the_slow_road(server: Served) -> None:
-    request = post(headers=[("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Content-Type", "application/json")])
-    with server.connect() as connection:
-        connection.sendall(request)
-        assert Reader(connection).answer().status == 400  # its body is not read
+WISHES = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/ensembles/t%69ny/predict"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_whoever_wishes_another_protocol_is_answered_in_this_one(server: Served, path: str, chunked: bool) -> None:
+    """In full, and so is what comes behind, however it comes."""
+    headers = [*WISHES, ("Content-Type", "application/json")]
+    if chunked:
+        request = post(path, b"19\r\n" + BODY + b"\r\n0\r\n\r\n", [*headers, ("Transfer-Encoding", "chunked")])
+    else:
+        request = post(path, headers=headers)
+    plain = parse(server.send(post(path, close=True)))[0].json()
+    data = request * 2 + get(LIVE, close=True)
+    for cuts in ([], [len(request) - 5], range(1, len(data))):
+        places = [0, *cuts, len(data)]
+        with server.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            for begin, end in itertools.pairwise(places):
+                connection.sendall(data[begin:end])
+            answers = parse(read_all(connection))
+        assert [answer.status for answer in answers] == [200, 200, 200]
+        assert [answer.json()["predictions"] for answer in answers[:2]] == [plain["predictions"]] * 2
+
+
+@pytest.mark.parametrize("wish", [get("/", method="CONNECT"), get("x:80", method="CONNECT")])
+def test_there_are_no_tunnels(server: Served, wish: bytes) -> None:
+    [answer] = parse(server.send(wish + get(LIVE)))
+    assert refusal(answer, 400, "invalid_input") == "expected HTTP/1.1; got something else"
 
 
 class TestTime:
