@@ -1,8 +1,6 @@
 """Bytes on a connection, fed to the protocol in this process: no socket, so a second holds thousands of connections."""
 
 import asyncio
-import json
-import re
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +13,8 @@ from server.app import create_app
 from server.protocol import FastLane
 from server.settings import Settings
 from tests import tiny
+from tests.fuzz.answers import read_statuses
 from tests.fuzz.targets import Target
-
-_HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[a-z0-9-]+: [^\r\n]*\r\n)*)\r\n")
-_LENGTH = re.compile(rb"^content-length: (\d+)\r$", re.MULTILINE)
-MEANT = frozenset({200, 400, 404, 405, 406, 408, 413, 414, 415, 421, 431, 503, 504})
-SECONDS = 10.0
 
 
 class _Transport(asyncio.Transport):
@@ -127,7 +121,7 @@ class Requests(Target):
             if piece and not transport.closed:
                 protocol.data_received(piece)
         await self._settle()
-        statuses = self._check(bytes(transport.written))
+        statuses = read_statuses(bytes(transport.written))
         protocol.connection_lost(None)
         await self._settle()
         assert not self._server.connections
@@ -140,27 +134,3 @@ class Requests(Target):
             await asyncio.sleep(0)
         if waiting := {task for task in self._server.tasks if not task.done()}:
             await asyncio.wait(waiting, timeout=0.01)
-
-    def _check(self, written: bytes) -> list[int]:
-        statuses = []
-        while written:
-            if written.startswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
-                written = written[len(b"HTTP/1.1 100 Continue\r\n\r\n") :]
-                continue
-            head = _HEAD.match(written)
-            assert head, written[:200]
-            status, length = int(head[1]), _LENGTH.search(head[2])
-            assert status in MEANT, written[:300]
-            body = written[head.end() : head.end() + int(length[1])] if length else b""
-            if status >= 400 and body and b'"error"' in body:
-                assert json.loads(body).keys() == {"error", "code", "request_id"}
-            statuses.append(status)
-            written = (
-                written[head.end() + len(body) :] if self._has_body(written, head, body) else written[head.end() :]
-            )
-        return statuses
-
-    @staticmethod
-    def _has_body(written: bytes, head: re.Match[bytes], body: bytes) -> bool:
-        """A HEAD is answered with the length of what it does not send."""
-        return not written[head.end() :].startswith(b"HTTP/1.1 ") and bool(body)
