@@ -9,63 +9,27 @@ number stands in a file that all of them map.
 import asyncio
 import logging
 import math
-import mmap
-import os
 import socket
 import ssl
 import struct
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 from uvicorn.config import Config
 from uvicorn.server import Server
 
-SLOTS = 1024
-"""Workers that the file has room for."""
+from server.shares import Shares
+
+BEAT_SECONDS = 0.1
+"""How often a worker says that it stirs, from when it serves until it ends."""
 DEFERRED_SECONDS = 0.005
 """How long a worker that has more connections leaves a new one to the others."""
 EXHAUSTED_SECONDS = 1.0
 """How long to wait when there are no more file descriptors, or no memory for another connection."""
-_SLOT = struct.Struct("=ii")
 _BACKLOG, _BACKLOG_AT = struct.Struct("=I"), 24
 """Where Linux's `tcp_info` says of a listening socket how many connections wait."""
 
 logger = logging.getLogger(__name__)
-
-
-class Shares:
-    """How many connections each worker has: a process id and a number a worker, in a file in memory."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("a+b") as file:
-            if file.tell() < SLOTS * _SLOT.size:
-                file.truncate(SLOTS * _SLOT.size)
-            self._memory = mmap.mmap(file.fileno(), SLOTS * _SLOT.size)
-        self._own: int | None = None
-
-    def join(self, number: int) -> None:
-        """As the worker of this number, which no other that lives has."""
-        self._own = number % SLOTS
-        self.tell(0)
-
-    def tell(self, count: int) -> None:
-        """That this worker has so many connections."""
-        if self._own is not None:
-            _SLOT.pack_into(self._memory, self._own * _SLOT.size, os.getpid(), count)
-
-    def forget(self, pid: int) -> None:
-        """A worker that is gone."""
-        for place in range(SLOTS):
-            if _SLOT.unpack_from(self._memory, place * _SLOT.size)[0] == pid:
-                _SLOT.pack_into(self._memory, place * _SLOT.size, 0, 0)
-
-    def of_others(self) -> list[int]:
-        """The number of each other worker."""
-        return [
-            count
-            for place, (pid, count) in enumerate(_SLOT.iter_unpack(self._memory[: SLOTS * _SLOT.size]))
-            if pid and place != self._own
-        ]
 
 
 class Acceptor:
@@ -159,12 +123,13 @@ def waiting(listener: socket.socket) -> int:
 
 
 class SpreadingServer(Server):
-    """Uvicorn's, whose connections are spread over the workers."""
+    """Uvicorn's, whose connections are spread over the workers; `place` is this one's among them."""
 
-    def __init__(self, config: Config, shares: Shares) -> None:
+    def __init__(self, config: Config, shares: Shares, place: int) -> None:
         super().__init__(config)
-        self._shares = shares
+        self._shares, self._place = shares, place
         self._acceptors: list[Acceptor] = []
+        self._beating: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
@@ -176,6 +141,7 @@ class SpreadingServer(Server):
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
+        self._shares.join(self._place)
         for listener in sockets or []:
             acceptor = Acceptor(
                 listener,
@@ -186,8 +152,20 @@ class SpreadingServer(Server):
             )
             self._acceptors.append(acceptor)
             self.servers.append(acceptor)  # type: ignore[arg-type]  # what it wants of them, it has
+        self._beating = asyncio.create_task(self._beat())
 
-    async def on_tick(self, counter: int) -> bool:
-        for acceptor in self._acceptors:
-            acceptor.tell()
-        return await super().on_tick(counter)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._shares.retire()
+        await super().shutdown(sockets)
+        if self._beating is not None:
+            self._beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._beating
+
+    async def _beat(self) -> None:
+        """Also while it drains: a loop that stands says nothing."""
+        while True:
+            for acceptor in self._acceptors:
+                acceptor.tell()
+            self._shares.beat()
+            await asyncio.sleep(BEAT_SECONDS)

@@ -6,8 +6,9 @@
 import math
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 
 GOOD, BAD = "ok", "FAULT"
 """How its lines begin, one for each version."""
@@ -30,14 +31,31 @@ def start_apart(paths: Iterable[Path], versions: str = "all", *, seconds: float)
     )
 
 
-def wait_for_fault(process: "subprocess.Popen[str]", *, seconds: float) -> str | None:
-    """What the process of `start_apart` has found wrong, or what became of it; None if all is good."""
+def wait_for_fault(
+    process: "subprocess.Popen[str]",
+    *,
+    seconds: float,
+    meanwhile: Callable[[], object] = str,
+    every: float = math.inf,
+) -> str | None:
+    """What the process of `start_apart` has found wrong, or what became of it; None if all is good.
+
+    `meanwhile` is called every so many seconds.
+    """
+    until = monotonic() + seconds
     try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return f"it took more than {seconds:g} seconds to verify"
+        while True:
+            try:
+                out, err = process.communicate(timeout=max(0.0, min(every, until - monotonic())))
+                break
+            except subprocess.TimeoutExpired:
+                if monotonic() >= until:
+                    return f"it took more than {seconds:g} seconds to verify"
+                meanwhile()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
     faults = [line.removeprefix(f"{BAD} ") for line in out.splitlines() if not line.startswith(f"{GOOD} ")]
     if faults:
         return faults[0]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -71,9 +71,7 @@ class Engine:
         self.stuck = False
         """Whether a thread is lost to a call that does not end: the process should be replaced."""
         self._limits = limits
-        self.on_block: Callable[[], object] = str
-        """Called, in another thread, when a call that cannot be stopped blocks the event loop."""
-        self._watchdog = Watchdog(self._on_block)
+        self._watchdog = Watchdog()
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="committee-infer")
         # By ensembles that somebody still asks: of one that is served no more, its last request is the last.
         self._members: WeakKeyDictionary[Ensemble, Members] = WeakKeyDictionary()
@@ -251,11 +249,6 @@ class Engine:
         if not self.stuck:
             self.stuck = True
             logger.error("a call of a graph does not end though it was stopped: its thread is lost")
-
-    def _on_block(self) -> None:
-        self.stuck = True
-        logger.critical("a call of a graph does not end though it was stopped, and the event loop with it")
-        self.on_block()
 
     @staticmethod
     def _now() -> float:

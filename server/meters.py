@@ -146,6 +146,12 @@ CHANGES = Counter(
     ["action", "outcome"],
     registry=REGISTRY,
 )
+REPLACED = Counter(
+    "committee_workers_replaced_total",
+    "Workers that another has taken the place of, unasked: silent, slow_load or died",
+    ["cause"],
+    registry=REGISTRY,
+)
 BUILD = Gauge(
     "committee_build_info", "1, with Committee's version", ["version"], registry=REGISTRY, multiprocess_mode="max"
 )

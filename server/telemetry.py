@@ -168,6 +168,11 @@ def count_change(action: str, outcome: str) -> None:
     meters.CHANGES.labels(action, outcome).inc()
 
 
+def count_replaced(cause: str) -> None:
+    """A worker that another takes the place of: it was `silent`, a `slow_load`, or has `died`. The supervisor does."""
+    meters.REPLACED.labels(cause).inc()
+
+
 def count_error(code: str) -> None:
     _count(meters.ERRORS, code)
 

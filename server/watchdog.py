@@ -1,22 +1,21 @@
 """Stops calls that run in the event loop's thread and take too long: nothing in that thread could."""
 
 import threading
-from collections.abc import Callable
 from time import monotonic
 
 from server.session import Stop
 
 SECONDS = 0.05
 """How often it looks: to be woken for every call would cost more than the cheapest of them."""
-STUCK_SECONDS = 5.0
-"""A call that has not ended so long after it was stopped will never."""
 
 
 class Watchdog:
-    """A thread, from the first call that it guards to `close`; it calls `on_block` if one cannot be stopped."""
+    """A thread, from the first call that it guards to `close`.
 
-    def __init__(self, on_block: Callable[[], object]) -> None:
-        self._on_block = on_block
+    A call that does not heed its stop blocks the event loop for good: the supervisor replaces the process.
+    """
+
+    def __init__(self) -> None:
         self._seconds = 0.0
         self._stop: Stop | None = None
         """One that was never called may be used again."""
@@ -49,10 +48,6 @@ class Watchdog:
         while not self._closed.wait(SECONDS):
             guarded = self._guarded
             late = 0.0 if guarded is None else monotonic() - guarded[1]
-            if guarded is None or late <= 0:
-                continue
-            self._stop = None
-            guarded[0]()
-            if late > STUCK_SECONDS and guarded is self._guarded:
-                self._on_block()
-                return
+            if guarded is not None and late > 0:
+                self._stop = None
+                guarded[0]()

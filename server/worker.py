@@ -3,13 +3,14 @@
 `server.telemetry` and what imports it may not be imported here: see `server.workers`.
 """
 
+import asyncio
+import faulthandler
 import gc
 import logging
 import os
 import signal
 import ssl
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -18,13 +19,16 @@ from typing import Any, NoReturn
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
-from server.accepting import Shares, SpreadingServer
+from server.accepting import SpreadingServer
 from server.errors import InvalidKeys, InvalidRepository
+from server.shares import Shares
 
-NOTIFY_SECONDS = 2
-"""How often a worker stirs, and looks whether it still has a supervisor."""
+LOOK_SECONDS = 1.0
+"""How often a worker looks whether it still has a supervisor, and is whole itself."""
 RETRY_SECONDS = 10
-"""How long a worker waits, that replaces one which has died and cannot load the repository, before the next tries."""
+"""How long it takes until the next tries, after a worker that replaces another could not load the repository."""
+SHOW_WHERE = signal.SIGUSR2
+"""Has a worker write where its main thread is to its temporary file, whatever that thread is doing."""
 GARBAGE = 10_000
 """Objects between two collections of garbage. Requests leave hardly any that counting references does not free."""
 
@@ -34,6 +38,9 @@ logger = logging.getLogger(__name__)
 class Worker(UvicornWorker):  # type: ignore[misc]
     """A process that serves."""
 
+    place = 0
+    """Among the workers, which no other that lives has; the supervisor says it before the fork."""
+
     CONFIG_KWARGS = {  # noqa: RUF012
         "loop": "uvloop",
         "http": "server.protocol:FastLane",  # by name: it must not be imported yet
@@ -42,7 +49,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "access_log": False,
         "server_header": False,
         "ssl_version": ssl.PROTOCOL_TLS_SERVER,
-        "timeout_notify": NOTIFY_SECONDS,
+        "callback_notify": None,  # it goes by the clock on the wall
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,6 +63,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         super().init_signals()
         # Nothing is in flight yet; an exception, raised inside the loading of a C library, could become any other.
         on_stop(lambda *_: os._exit(0))
+        faulthandler.register(SHOW_WHERE, file=self.tmp.fileno(), all_threads=False)
 
     def run(self) -> None:
         # Uvicorn takes the signals over, and passes them on once it has drained.
@@ -73,10 +81,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         shares = Shares(shares_file(self.cfg.worker_tmp_dir))
-        shares.join(self.age)
         self._install_sigquit_handler()
-        server = SpreadingServer(self.config, shares)
+        server = SpreadingServer(self.config, shares, self.place)
+        looking = asyncio.create_task(self._look_for_ever())
         await server.serve(sockets=[listener.sock for listener in self.sockets])
+        looking.cancel()
         if not server.started:  # of several it may have been left behind
             sys.exit(os.EX_TEMPFAIL if self._is_replacing() else Arbiter.WORKER_BOOT_ERROR)
 
@@ -85,18 +94,23 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         try:
             super().load_wsgi()
             _leave_to_stand()
-            # Nothing drains in a loop that is blocked.
-            self.wsgi.state.engine.on_block = lambda: os._exit(os.EX_SOFTWARE)
             _mark(self.cfg.worker_tmp_dir, "loaded")
-        except (InvalidRepository, InvalidKeys) as exc:
+        except Exception as exc:
             self._give_up(exc)
 
-    def _give_up(self, exc: InvalidRepository | InvalidKeys) -> NoReturn:
+    def _give_up(self, exc: Exception) -> NoReturn:
+        foreseen = isinstance(exc, (InvalidRepository, InvalidKeys))
         if self._is_replacing():
             # What it had served by has been changed on disk. The other workers have it in memory, and go on.
-            logger.error("a worker could not be replaced, the next tries in %d seconds: %s", RETRY_SECONDS, exc)
-            time.sleep(RETRY_SECONDS)  # a stop ends it, as `init_signals` has it
+            logger.error(
+                "a worker could not be replaced, the next tries in %d seconds: %s",
+                RETRY_SECONDS,
+                exc if foreseen else repr(exc),
+                exc_info=not foreseen,
+            )
             sys.exit(os.EX_TEMPFAIL)
+        if not foreseen:
+            raise exc
         if _mark(self.cfg.worker_tmp_dir, "failed"):  # the others would say the same
             logger.critical(str(exc))
         sys.exit(Arbiter.APP_LOAD_ERROR)
@@ -108,16 +122,18 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def _has_lost_a_thread(self) -> bool:
         return bool(self.wsgi.state.engine.stuck)
 
-    async def callback_notify(self) -> None:
-        await super().callback_notify()
-        if self._has_lost_a_thread():
-            logger.error("a thread is lost, so this worker ends and another takes its place")
+    async def _look_for_ever(self) -> None:
+        """Ends it, as a stop would, where another should take its place."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._has_lost_a_thread():
+                logger.error("a thread is lost, so this worker ends and another takes its place")
+            elif self.wsgi.state.control is None or not self.wsgi.state.control.lost:
+                if os.getppid() == self.ppid:
+                    continue
+                logger.error("the supervisor is gone")
             signal.raise_signal(signal.SIGTERM)
-        if self.wsgi.state.control is not None and self.wsgi.state.control.lost:
-            signal.raise_signal(signal.SIGTERM)
-        if os.getppid() != self.ppid:
-            logger.error("the supervisor is gone")
-            signal.raise_signal(signal.SIGTERM)
+            return
 
 
 def _leave_to_stand() -> None:

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,21 +23,15 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from server import canary, trial
-from server.accepting import Shares
+from server import trial
 from server.errors import InvalidKeys, InvalidRepository
 from server.generations import Board
 from server.keys import Keys
 from server.ports import check_tls, listen, reserve
-from server.repository import find_versions, read_version
 from server.settings import PROGRAM, Settings, read_settings
 from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
-from server.worker import Worker, exit_at_once, on_stop, shares_file
-
-GRACE_SECONDS = 30
-"""How long requests in flight may take to end once the stop has begun."""
-SILENCE_SECONDS = 60
-"""A worker that does not stir for so long, in loading or in serving, is killed and replaced."""
+from server.supervisor import Supervisor, check_repository
+from server.worker import Worker, exit_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +75,6 @@ def serve(settings: Settings) -> int:
             return _supervise(settings, listeners, rpc_listener, logging_config(settings.log_level), folder)
 
 
-def check_repository(settings: Settings) -> None:
-    """What can be checked of the repository without loading a graph. Raises InvalidRepository."""
-    for folder in find_versions(settings.models, settings.versions, default=settings.default):
-        read_version(folder)
-
-
 def _try_graphs(settings: Settings) -> None:
     """Load the graphs where they can do no harm. Raises InvalidRepository."""
     # Imported before the forks, the libraries stand in memory once.
@@ -95,46 +82,6 @@ def _try_graphs(settings: Settings) -> None:
 
     if fault := trial.find_fault(settings.models, settings.versions, seconds=settings.trial_seconds):
         raise InvalidRepository(fault)
-
-
-class _Supervisor(Arbiter):  # type: ignore[misc]
-    def reload(self) -> None:
-        """Roll the workers, unless what they are to serve cannot be."""
-        if fault := self._try_repository():
-            logger.error("not reloaded: %s", fault)
-        else:
-            super().reload()
-
-    def _try_repository(self) -> str | None:
-        """What keeps it from being served: what a start would choose, or what they serve now if it is controlled.
-
-        Its graphs are loaded in another process, for this one is to be forked. Told to stop meanwhile, it stops.
-        """
-        settings: Settings = self.app.settings
-        if settings.model_control == "none":
-            try:
-                check_repository(settings)
-            except InvalidRepository as exc:
-                return str(exc)
-            chosen = settings.versions
-            versions = chosen if isinstance(chosen, str) else ",".join(map(str, sorted(chosen)))
-            trial = canary.start_apart([settings.models], versions, seconds=settings.trial_seconds)
-        else:
-            serving = sorted(Board(Path(self.cfg.worker_tmp_dir)).state().versions())
-            if not serving:
-                return None
-            paths = [settings.models / name / str(version) for name, version in serving]
-            trial = canary.start_apart(paths, seconds=settings.trial_seconds)
-
-        def stop(sig: int, frame: FrameType | None) -> None:
-            trial.kill()
-            self.signal(sig, frame)
-
-        on_stop(stop)
-        try:
-            return canary.wait_for_fault(trial, seconds=settings.trial_seconds)
-        finally:
-            on_stop(self.signal)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
@@ -178,11 +125,10 @@ def _supervise(
         "workers": settings.workers,
         "worker_class": Worker,
         "worker_tmp_dir": folder,
-        "graceful_timeout": GRACE_SECONDS,
-        "timeout": SILENCE_SECONDS,
         "keepalive": settings.keep_alive,
         "control_socket_disable": True,
         "logconfig_dict": log_config,
+        "pre_fork": Supervisor.seat,
         "child_exit": _forget,
         "proc_name": PROGRAM,
     }
@@ -190,7 +136,7 @@ def _supervise(
         options |= {"certfile": str(settings.tls_cert), "keyfile": str(settings.tls_key)}
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     try:
-        _Supervisor(_Application(settings, grpc_address, options)).run()
+        Supervisor(_Application(settings, grpc_address, options)).run()
     except HaltServer as exc:  # a second worker has failed to start while the first one's failure stops the server
         return int(exc.exit_status)
     except SystemExit as exc:
@@ -199,9 +145,7 @@ def _supervise(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Of a worker that cannot load the repository, and has said why, gunicorn has three more lines to tell."""
-    if record.msg == "Worker (pid:%s) exited with code %s." and isinstance(record.args, tuple):
-        return record.args[1] not in (Arbiter.APP_LOAD_ERROR, os.EX_TEMPFAIL)
+    """Of a worker that cannot load the repository, and has said why, gunicorn has two more lines to tell."""
     return record.levelno < logging.ERROR or record.msg not in ("Shutting down: %s", "Reason: %s")
 
 
@@ -228,5 +172,4 @@ def _forget(_: Arbiter, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-    Shares(shares_file(worker.cfg.worker_tmp_dir)).forget(worker.pid)
     Board(Path(worker.cfg.worker_tmp_dir)).leave(worker.pid)

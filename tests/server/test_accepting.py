@@ -1,6 +1,5 @@
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,63 +8,8 @@ from typing import Any
 import pytest
 
 from server import accepting
-from server.accepting import Acceptor, Shares
-
-PEER = 1 << 20
-"""The process id of a worker that is not there."""
-
-
-def joined(path: Path, number: int, pid: int | None = None, count: int = 0) -> Shares:
-    """What a worker of this number sees, of this process or, as far as the file tells, of another."""
-    with pytest.MonkeyPatch.context() as patch:
-        if pid is not None:
-            patch.setattr(os, "getpid", lambda: pid)
-        shares = Shares(path)
-        shares.join(number)
-        shares.tell(count)
-    return shares
-
-
-# The numbers --------------------------------------------------------------------------------------------------------
-
-
-def test_each_worker_sees_the_numbers_of_the_others(tmp_path: Path) -> None:
-    path = tmp_path / "connections"
-    one = joined(path, 1)
-    assert one.of_others() == []
-    joined(path, 2, PEER, count=7)
-    assert one.of_others() == [7]
-    joined(path, 3, PEER + 1, count=3)
-    assert sorted(one.of_others()) == [3, 7]
-    one.tell(100)
-    assert sorted(one.of_others()) == [3, 7]
-
-
-def test_a_worker_that_is_gone_counts_no_more(tmp_path: Path) -> None:
-    path = tmp_path / "connections"
-    one = joined(path, 1)
-    joined(path, 2, PEER)
-    Shares(path).forget(PEER)
-    assert one.of_others() == []
-    Shares(path).forget(PEER)  # there is nothing to forget
-
-
-def test_numbers_of_workers_go_round(tmp_path: Path) -> None:
-    path = tmp_path / "connections"
-    one = joined(path, 1)
-    joined(path, accepting.SLOTS + 2, PEER, count=5)
-    assert one.of_others() == [5]
-
-
-def test_who_has_not_joined_only_looks(tmp_path: Path) -> None:
-    path = tmp_path / "connections"
-    supervisor = Shares(path)
-    supervisor.tell(9)
-    one = joined(path, 1)
-    assert one.of_others() == []
-
-
-# Accepting ----------------------------------------------------------------------------------------------------------
+from server.accepting import Acceptor
+from tests.server.test_shares import PEER, joined
 
 
 class Held(asyncio.Protocol):

@@ -25,13 +25,9 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> list[Mock]:
 
 @pytest.fixture
 def watchdog() -> Iterator[Watchdog]:
-    watchdog = Watchdog(fail)
+    watchdog = Watchdog()
     yield watchdog
     watchdog.close()
-
-
-def fail() -> None:
-    raise AssertionError("it was taken for blocked")
 
 
 def until_called(stop: Mock) -> None:
@@ -69,21 +65,9 @@ def test_a_block_that_raises_is_guarded_no_more(watchdog: Watchdog, stops: list[
     assert not stops[0].called
 
 
-def test_a_call_that_does_not_heed_its_stop_is_told_of_once(stops: list[Mock], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STUCK_SECONDS", 0.01)
-    blocked = Mock()
-    watchdog = Watchdog(blocked)
-    with watchdog.guarding(0.001):
-        until_called(blocked)
-        sleep(0.03)
-    watchdog.close()
-    assert stops[0].called
-    blocked.assert_called_once_with()
-
-
 def test_it_has_no_thread_before_it_is_used_nor_after_it_is_closed(stops: list[Mock]) -> None:
     before = set(threading.enumerate())
-    watchdog = Watchdog(fail)
+    watchdog = Watchdog()
     assert set(threading.enumerate()) == before
     with watchdog.guarding(60):
         assert len(set(threading.enumerate()) - before) == 1

@@ -356,7 +356,7 @@ def shares(server: Server) -> list[tuple[int, int]]:
     worker = server.said("^ready to serve")[0]["pid"]
     maps = Path(f"/proc/{worker}/maps").read_text().splitlines()
     [path] = {line.split()[-1] for line in maps if line.endswith("/connections")}
-    return list(struct.iter_unpack("=ii", Path(path).read_bytes()))
+    return [(pid, count) for pid, count, _ in struct.iter_unpack("=iid", Path(path).read_bytes())]
 
 
 def is_read(connection: socket.socket) -> bool:
