@@ -26,6 +26,8 @@ DEFERRED_SECONDS = 0.005
 """How long a worker that has more connections leaves a new one to the others."""
 EXHAUSTED_SECONDS = 1.0
 """How long to wait when there are no more file descriptors, or no memory for another connection."""
+OPENING_SECONDS = 2.0
+"""How long the stop waits for connections that are being opened: by TLS, clients take part in that."""
 _BACKLOG, _BACKLOG_AT = struct.Struct("=I"), 24
 """Where Linux's `tcp_info` says of a listening socket how many connections wait."""
 
@@ -65,8 +67,11 @@ class Acceptor:
         self._loop.remove_reader(self._listener.fileno())
 
     async def wait_closed(self) -> None:
+        """Until what has been accepted is a connection, or will not be one soon."""
         if self._opening:
-            await asyncio.wait(self._opening)
+            _, late = await asyncio.wait(self._opening, timeout=OPENING_SECONDS)
+            for opening in late:
+                opening.cancel()
 
     def _on_connection(self) -> None:
         own, others = self._count() + len(self._opening), self._shares.of_others()
@@ -155,7 +160,12 @@ class SpreadingServer(Server):
         self._beating = asyncio.create_task(self._beat())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn tells the connections that there are of the stop: what has been accepted becomes one before."""
         self._shares.retire()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for acceptor in self._acceptors:
+            await acceptor.wait_closed()
         await super().shutdown(sockets)
         if self._beating is not None:
             self._beating.cancel()

@@ -58,6 +58,8 @@ class Bounded(Timed):
     """How long what a client still sends is read and dropped, so that it can read why it was refused."""
     LINGER_BYTES: ClassVar[int] = 1 << 20
     """How much of it at most."""
+    LAST_SECONDS: ClassVar[float] = 0.5
+    """How long an idle connection is kept once the stop has begun: a request may be on its way."""
 
     def __init__(
         self,
@@ -81,6 +83,8 @@ class Bounded(Timed):
         self._given_up = False
         """Whether what comes is no longer read as requests."""
         self._n_dropped = 0
+        self._stopping = False
+        """Whether the next answer is the last."""
 
     # ---- The transport's calls --------------------------------------------------------------------------------------
 
@@ -208,6 +212,8 @@ class Bounded(Timed):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """What uvicorn calls when it is a request's turn."""
         self._current = cycle
+        if self._stopping and not self.pipeline:
+            cycle.keep_alive = False
         if self._timer is not None:
             self._set_timer(self._seconds())  # nothing was read while it waited
         self.flow.resume_reading()
@@ -230,6 +236,20 @@ class Bounded(Timed):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._wait_for_next()
+
+    # ---- The stop ---------------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """What uvicorn calls when the stop begins; it would close what is idle at once, and lose what is on its way."""
+        self._stopping = True
+        last = self.cycle
+        if last is not None and not last.response_complete:
+            last.keep_alive = False
+        self.loop.call_later(self.LAST_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._is_between():
+            self.transport.close()
 
     # ---- Refusals ---------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,26 @@
 """The sockets that the workers share, opened before there are any, so that a port in use stops the start."""
 
+import ctypes
 import socket
 import ssl
+import struct
+import sys
+from contextlib import suppress
 
 from server.settings import Settings
+
+_SO_ATTACH_FILTER = 26
+_NO_SYN = b"".join(
+    struct.pack("=HBBI", *line)
+    for line in (
+        (0x30, 0, 0, 13),  # the flags of a segment
+        (0x54, 0, 0, 0x12),  # of them SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone?
+        (0x06, 0, 0, 0),  # is dropped;
+        (0x06, 0, 0, 0xFFFFFFFF),  # all else is taken
+    )
+)
+"""A program for the kernel's packet filter: nobody begins a connection."""
 
 
 def check_tls(settings: Settings) -> None:
@@ -49,3 +66,17 @@ def reserve(settings: Settings) -> socket.socket | None:
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     reserved.bind(address)
     return reserved
+
+
+def shut(listener: socket.socket) -> None:
+    """Let nobody begin a connection any more; those that have begun are made, and wait to be accepted.
+
+    A listener that is closed resets those that wait. Where there is no such filter (it is Linux's), nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(_NO_SYN)
+    with suppress(OSError):
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(program))
+        )

@@ -20,10 +20,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from server import canary
+from server.accepting import waiting
 from server.errors import InvalidKeys, InvalidRepository
 from server.generations import Board
 from server.keys import Keys
-from server.ports import check_tls
+from server.ports import check_tls, shut
 from server.repository import find_versions, read_version
 from server.settings import Settings
 from server.shares import Shares
@@ -37,6 +38,10 @@ LOAD_SECONDS = 60
 """How long a worker may load at least; as long as its repository may be tried, if that is more."""
 GRACE_SECONDS = 30
 """How long requests in flight may take to end once the stop has begun."""
+SHUT_SECONDS = 0.1
+"""How long clients that have begun to connect may take to end that when the stop begins."""
+LET_IN_SECONDS = 1.0
+"""How long the workers may take to accept those that have."""
 HASTE_SECONDS = 2
 """The same once it has been asked for twice."""
 AGAIN_SECONDS = 1.0
@@ -115,6 +120,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def _judge(self, pid: int, watched: _Watched, now: float) -> None:
         if watched.until is not None and now > watched.until:
             logger.error("a worker has not ended in %g seconds, so it is killed", GRACE_SECONDS, extra={"worker": pid})
+            watched.until = None
             os.kill(pid, signal.SIGKILL)
         elif watched.retired or watched.killed:
             return
@@ -211,6 +217,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def stop(self, graceful: bool = True) -> None:
         """Close the sockets, tell the workers to end, and wait until they have."""
+        self._let_in_the_last()
         sock.close_sockets(self.LISTENERS, unlink=False)
         self.LISTENERS: list[object] = []
         self._tell(list(self.WORKERS))
@@ -225,6 +232,15 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         while self.WORKERS:
             sleep(0.01)
             self.reap_workers()
+
+    def _let_in_the_last(self) -> None:
+        """Who has been told by the kernel that there is a connection is answered."""
+        for listener in self.LISTENERS:
+            shut(listener.sock)
+        until = monotonic() + LET_IN_SECONDS
+        sleep(SHUT_SECONDS)
+        while any(waiting(listener.sock) for listener in self.LISTENERS) and monotonic() < until:
+            sleep(0.01)
 
     # ---- Reloads ----------------------------------------------------------------------------------------------------
 
