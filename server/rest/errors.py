@@ -64,11 +64,20 @@ OIP_STATUSES: dict[type[CommitteeError], int] = {
 """On the routes of the Open Inference Protocol, as Triton has it: but for those of keys and of changes there are only
 400, 404, 500 and 503."""
 OIP_ROUTES = "/v2"
+OTHER_CODES: Mapping[int, set[str]] = {405: {"method_not_allowed"}, 406: {"not_acceptable"}}
+"""Of what HTTP knows, and Committee has no error for."""
 
 
 def status_of(error: type[CommitteeError], path: str = "/") -> int:
     """Of an error on this path, or on one of the route that this is the template of."""
     return nearest(OIP_STATUSES if path.startswith(OIP_ROUTES) else STATUSES, error)
+
+
+def codes_of(status: int, path: str) -> list[str]:
+    """What an answer of this status says as `code`, on this path or the route that this is the template of."""
+    return sorted(
+        {error.code for error in STATUSES if status_of(error, path) == status} | OTHER_CODES.get(status, set())
+    )
 
 
 def error_reply(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Reply:

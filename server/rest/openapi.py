@@ -7,7 +7,9 @@ from fastapi.openapi.utils import get_openapi
 
 from server.codec.media import CSV, FORM, JPEG, JSON, NPY, PNG, RAW, WEBP
 from server.codec.options import DETAILS, LONGEST_MS, MOST_MEMBERS, ON_FAILURE
+from server.rest.errors import codes_of
 from server.rest.oip_schemas import InferRequest
+from server.rest.openapi_examples import fit
 from server.rest.schemas import STRATEGY_ENUM, PredictRequest
 from server.rest.tf_schemas import TfPredictRequest
 
@@ -16,15 +18,20 @@ def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of the app's routes."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schema["components"]["schemas"].update(request_definitions())
+    if app.state.ready:
+        fit(schema, app.state.engine)
     guarded = app.state.access.has_keys
     if guarded:
         schema["components"]["securitySchemes"] = _KEYS
-    for operations in schema["paths"].values():
+    for path, operations in schema["paths"].items():
         for operation in operations.values():
             if guarded and not _OPEN & set(operation["tags"]):
                 operation["security"] = [{name: []} for name in _KEYS]
             # FastAPI's own answer to a malformed path, which this server answers with 400.
             operation["responses"].pop("422", None)
+            for status, response in operation["responses"].items():
+                if codes := codes_of(int(status), path):
+                    response["description"] += f" Codes: {', '.join(f'`{code}`' for code in codes)}."
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
     return schema
@@ -43,13 +50,14 @@ _KEYS: dict[str, Any] = {
 }
 
 
-def _parameter(name: str, description: str, example: object, **schema: Any) -> dict[str, Any]:
+def _parameter(name: str, description: str, example: object = None, **schema: Any) -> dict[str, Any]:
+    """A browser fills its form with the examples: those that there are have to fit together."""
     return {
         "name": name,
         "in": "query",
         "required": False,
         "description": description,
-        "example": example,
+        **({} if example is None else {"example": example}),
         "schema": {"type": "string", **schema},
     }
 
@@ -64,11 +72,10 @@ OPTIONS = [
     _parameter("weights", "By member, at any scale; for strategies that take weights.", "cnn:0.7,xgb:0.3"),
     _parameter("members", "Only these take part, or, each after a `-`, all but these; else all.", "cnn,xgb"),
     _parameter("detail", f"What to add to each prediction: {', '.join(DETAILS)}.", "members"),
-    _parameter("cascade_threshold", "How sure an answer must be for a cascade to stop.", 0.9, **_SHARE),
+    _parameter("cascade_threshold", "How sure an answer must be for a cascade to stop: `0.9`.", **_SHARE),
     _parameter(
         "deadline_ms",
         "Milliseconds from when the request came: whoever has not answered by then has no part in it.",
-        50,
         type="number",
         exclusiveMinimum=0,
         maximum=LONGEST_MS,
@@ -76,7 +83,7 @@ OPTIONS = [
     _parameter(
         "quorum",
         "The least number of members that make an answer; else the ensemble's own, or a majority of those asked.",
-        2,
+        1,
         type="integer",
         minimum=1,
         maximum=MOST_MEMBERS,
@@ -87,7 +94,7 @@ OPTIONS = [
         "degrade",
         enum=list(ON_FAILURE),
     ),
-    _parameter("abstain_below", "The label is null where the confidence is lower.", 0.8, **_SHARE),
+    _parameter("abstain_below", "The label is null where the confidence is lower: `0.8`.", **_SHARE),
 ]
 DEADLINE_HEADER: dict[str, Any] = {
     **_parameter("X-Request-Deadline-Ms", "As `deadline_ms`; the nearer of the two counts.", "50"),

@@ -2,7 +2,6 @@
 
 import html
 import json
-import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from server.codec.media import CSV, JSON, PNG, is_picture
 from server.errors import NotFound
 from server.manifest import InputSpec
 from server.rest.openapi import document
+from server.rest.sample import row_of, size_of
 from server.rest.state import ready_engine
 from server.rows import is_table
 
@@ -94,35 +94,22 @@ async def openapi(request: Request) -> Response:
 
 def _example(inputs: Sequence[InputSpec]) -> str:
     """The rest of a command that asks for one row: of a table, a picture, or a tensor."""
-    size = sum(math.prod(spec.shape) for spec in inputs)
+    size = size_of(inputs)
     if is_table(inputs):
         if size > _SHORT:
             type_, file = (CSV, "rows.csv") if all(spec.shape == [1] for spec in inputs) else (JSON, "rows.json")
             return f"-H 'Content-Type: {type_}' --data-binary @{file}"
-        return _posted({spec.name: _value(spec) for spec in inputs})
+        return _posted(row_of(inputs))
     if is_picture(inputs):
         return f"-H 'Content-Type: {PNG}' --data-binary @picture.png"
     if size > _SHORT:
         return f'-H \'Content-Type: {JSON}\' \\\n  -d "{{\\"instances\\": [[$(yes 0 | head -{size} | paste -sd,)]]}}"'
-    return _posted([_number(inputs[0])] * size)
+    return _posted(row_of(inputs))
 
 
 def _posted(row: Any) -> str:
     body = json.dumps({"instances": [row]}, ensure_ascii=False)
     return f"-H 'Content-Type: {JSON}' \\\n  -d {shlex.quote(body)}"
-
-
-def _value(spec: InputSpec) -> Any:
-    if spec.datatype == "BYTES":
-        return spec.categories[0] if spec.categories else "text"
-    number = _number(spec)
-    return number if spec.shape == [1] else [number] * math.prod(spec.shape)
-
-
-def _number(spec: InputSpec) -> float:
-    """Zero, or what is nearest to it in the input's domain."""
-    number = max(spec.low or 0.0, 0.0) or min(spec.high if spec.high is not None else 0.0, 0.0)
-    return int(number) if number.is_integer() else number
 
 
 def _static(name: str) -> bytes:

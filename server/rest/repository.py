@@ -63,14 +63,17 @@ class Change(schemas.Model):
     generation: Annotated[int, Field(description="Of what is served; it grows with every change.")]
 
 
-def _documented(*statuses: int, parameters: bool = True, **properties: dict[str, Any]) -> dict[str, Any]:
+def _documented(
+    *statuses: int, example: dict[str, Any], parameters: bool = True, **properties: dict[str, Any]
+) -> dict[str, Any]:
     """Of a route whose body, as Triton has it, may be left out, whatever its media type."""
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
     if parameters:
         schema = {"type": "object", "additionalProperties": False, "properties": {"parameters": schema}}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {
         "responses": schemas.errors(400, 401, 403, 500, 503, *statuses),
-        "openapi_extra": {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}},
+        "openapi_extra": {"requestBody": {"required": False, "content": content}},
     }
 
 
@@ -78,7 +81,9 @@ def _documented(*statuses: int, parameters: bool = True, **properties: dict[str,
     "/index",
     summary="List the versions that are served or lie in the repository",
     **_documented(
-        parameters=False, ready={"type": "boolean", "description": "Whether to list only those that are served."}
+        example={"ready": True},
+        parameters=False,
+        ready={"type": "boolean", "description": "Whether to list only those that are served."},
     ),
 )
 async def index(request: Request, key: KeyName) -> list[IndexEntry]:
@@ -101,6 +106,7 @@ async def index(request: Request, key: KeyName) -> list[IndexEntry]:
     **_documented(
         404,
         409,
+        example={"parameters": {"versions": "latest"}},
         versions={"type": "string", "description": "latest, all, or numbers like 1,3; else as a start would choose."},
     ),
 )
@@ -116,7 +122,12 @@ async def load(request: Request, name: schemas.EnsembleName, key: KeyName) -> Ch
 @router.post(
     "/models/{name}/unload",
     summary="Serve an ensemble no more, in no worker",
-    **_documented(404, 409, unload_dependents={"type": "boolean", "description": "Has no effect."}),
+    **_documented(
+        404,
+        409,
+        example={"parameters": {"unload_dependents": False}},
+        unload_dependents={"type": "boolean", "description": "Has no effect."},
+    ),
 )
 async def unload(request: Request, name: schemas.EnsembleName, key: KeyName) -> Change:
     await _read(request, UnloadRequest)

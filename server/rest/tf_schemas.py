@@ -6,6 +6,8 @@ from pydantic import ConfigDict, Field
 
 from server.rest.schemas import Cell, Model, Number, Row, absent
 
+SIGNATURE = "serving_default"
+
 
 class StatusCode(Model):
     error_code: Literal["OK"] = "OK"

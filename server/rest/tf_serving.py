@@ -15,7 +15,6 @@ router = APIRouter(tags=["tensorflow serving"])
 
 TYPES = {"FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
 """What TensorFlow calls the datatypes that inputs and answers have."""
-SIGNATURE = "serving_default"
 
 _FOUND: dict[str, Any] = {"responses": schemas.errors(400, 401, 403, 404, 500, 503)}
 _PREDICT: dict[str, Any] = {
@@ -92,7 +91,7 @@ def _metadata(request: Request, name: str, version: str = "") -> tf_schemas.Sign
     }
     return tf_schemas.SignatureMetadata(
         model_spec=tf_schemas.ModelSpec(name=model.name, version=model.version),
-        metadata={"signature_def": {"signature_def": {SIGNATURE: signature}}},
+        metadata={"signature_def": {"signature_def": {tf_schemas.SIGNATURE: signature}}},
     )
 
 

@@ -157,7 +157,9 @@ def test_examples_are_right(document: dict[str, Any], predict: dict[str, Any]) -
     for request in schemas["PredictRequest"]["examples"]:
         PredictRequest.model_validate_json(json.dumps(request))
     ErrorBody.model_validate(schemas["ErrorBody"]["example"])
-    parse_options([(name, str(option["example"])) for name, option in query_of(predict).items()], where="query")
+    given = {name: str(option["example"]) for name, option in query_of(predict).items() if "example" in option}
+    assert set(OPTIONS) - set(given) == {"cascade_threshold", "deadline_ms", "abstain_below"}
+    parse_options(list(given.items()), where="query")
 
 
 def test_absent_is_not_null(document: dict[str, Any]) -> None:
