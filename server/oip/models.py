@@ -20,7 +20,14 @@ PLATFORM = "committee"
 MEMBER_PLATFORM = "onnxruntime_onnx"
 SEPARATOR = "."
 """Between an ensemble and its member: it is in neither's name."""
-EXTENSIONS = ("binary_tensor_data", "classification", "parameters", "schedule_policy", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
 
 _FIRST_RULES = {"classification": "average", "regression": "mean"}
 """The strategies that leave a single member's answer as it is."""

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from server.errors import NotReady
+from server.oip.configuration import configuration_of
 from server.oip.models import EXTENSIONS, describe, find_model, is_ready, parse_version
 from server.oip.statistics import counted_until_now, models_of, statistics_of
 from server.rest import exchange, oip_schemas, openapi_oip, schemas
@@ -61,6 +62,18 @@ async def describe_model_version(
     return _describe(request, model, version)
 
 
+@router.get("/v2/models/{model}/config", summary="How a model is set up, its highest version", **_FOUND)
+async def model_configuration(request: Request, model: oip_schemas.ModelName) -> oip_schemas.ModelConfiguration:
+    return _configuration(request, model)
+
+
+@router.get("/v2/models/{model}/versions/{version}/config", summary="How a version of a model is set up", **_FOUND)
+async def model_version_configuration(
+    request: Request, model: oip_schemas.ModelName, version: oip_schemas.ModelVersion
+) -> oip_schemas.ModelConfiguration:
+    return _configuration(request, model, version)
+
+
 @router.get("/v2/models/{model}/ready", summary="Whether a model can answer", **_FOUND)
 async def model_ready(request: Request, model: oip_schemas.ModelName) -> oip_schemas.ModelReady:
     return _ready(request, model)
@@ -88,6 +101,12 @@ async def infer_model_version(
 def _describe(request: Request, name: str, version: str = "") -> oip_schemas.ModelMetadata:
     engine = ready_engine(request)
     return oip_schemas.ModelMetadata.model_validate(describe(engine, find_model(engine, name, parse_version(version))))
+
+
+def _configuration(request: Request, name: str, version: str = "") -> oip_schemas.ModelConfiguration:
+    engine = ready_engine(request)
+    found = configuration_of(engine, find_model(engine, name, parse_version(version)))
+    return oip_schemas.ModelConfiguration.model_validate(found)
 
 
 def _ready(request: Request, name: str, version: str = "") -> oip_schemas.ModelReady:

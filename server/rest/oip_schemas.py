@@ -50,6 +50,39 @@ class ModelMetadata(Model):
     ]
 
 
+class TensorConfiguration(Model):
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    data_type: Annotated[str, Field(examples=["TYPE_FP32", "TYPE_STRING"])]
+    dims: Annotated[list[int], Field(description="Of a row; -1: varies.")]
+
+
+class InputConfiguration(TensorConfiguration):
+    optional: bool
+
+
+class StringValue(Model):
+    model_config = ConfigDict(from_attributes=True)
+
+    string_value: str
+
+
+class ModelConfiguration(Model):
+    """In Triton's words."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: Annotated[int, Field(ge=1)]
+    input: list[InputConfiguration]
+    output: list[TensorConfiguration]
+    parameters: Annotated[dict[str, StringValue], Field(description="What the metadata have as `properties`.")]
+    dynamic_batching: Annotated[dict[str, int], Field(description="There is, and it sets itself up.")]
+
+
 class ModelReady(Model):
     name: str
     ready: Literal[True] = True

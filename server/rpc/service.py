@@ -21,7 +21,7 @@ from server.rpc.repository import RepositoryControl
 from server.rpc.tensors import scalars
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-RPC_EXTENSIONS = (*EXTENSIONS, "model_configuration", "model_repository")
+RPC_EXTENSIONS = (*EXTENSIONS, "model_repository")
 
 OPEN = ("ServerLive", "ServerReady")
 """What everybody may ask, with a key or without."""

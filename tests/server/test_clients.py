@@ -59,6 +59,17 @@ class TestTriton:
         assert said["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]
         assert triton.get_model_metadata("tiny.m1", "1")["platform"] == "onnxruntime_onnx"
 
+    def test_configuration(self, triton: Any) -> None:
+        said = triton.get_model_config("people")
+        assert (said["name"], said["platform"], said["backend"]) == ("people", "committee", "committee")
+        assert said["input"] == [
+            {"name": "age", "data_type": "TYPE_FP32", "dims": [1], "optional": True},
+            {"name": "job", "data_type": "TYPE_STRING", "dims": [1], "optional": False},
+        ]
+        assert said["max_batch_size"] > 0
+        assert said["parameters"]["classes"] == {"string_value": '["red", "green", "blue"]'}
+        assert triton.get_model_config("tiny.m1", "1")["backend"] == "onnxruntime"
+
     @pytest.mark.parametrize("binary", [True, False])
     def test_all_outputs(self, triton: Any, binary: bool) -> None:
         """Without any that is asked for, tritonclient asks for all as bytes."""

@@ -73,7 +73,7 @@ def test_they_are_answered(client: Client, document: dict[str, Any], prefilled: 
         response = client.request(method, path, headers=KEY, **request)
         assert response.status_code == 200, (method, path, request, response.text)
         count += 1
-    assert count >= len(document["paths"]) == 28
+    assert count >= len(document["paths"]) == 30
     [load] = [path for _, path, _ in asked(document, prefilled=False) if path.endswith("/load")]
     answer(client.post(load, headers=KEY))
 

@@ -20,6 +20,8 @@ DESCRIBED: dict[str, type[BaseModel]] = {
     "/v2": oip_schemas.ServerMetadata,
     "/v2/models/{model}": oip_schemas.ModelMetadata,
     "/v2/models/{model}/versions/{version}": oip_schemas.ModelMetadata,
+    "/v2/models/{model}/config": oip_schemas.ModelConfiguration,
+    "/v2/models/{model}/versions/{version}/config": oip_schemas.ModelConfiguration,
     "/v2/models/{model}/ready": oip_schemas.ModelReady,
     "/v2/models/{model}/versions/{version}/ready": oip_schemas.ModelReady,
     "/v2/models/stats": oip_schemas.Statistics,
