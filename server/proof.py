@@ -26,6 +26,8 @@ VECTORS_LIMIT = 1 << 28
 """Bytes that the test vectors may hold once decompressed."""
 BATCH = 3
 """The rows that are run together to see that they answer as they do alone."""
+MANY = 64
+"""Rows of a batch as it may come: a graph that holds another number somewhere takes no other."""
 INDEPENDENCE = 1e-5
 """How far a probability of a row alone may lie from that of the row among others."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -64,6 +66,17 @@ def probe(ensemble: Ensemble) -> None:
             f"beside it; {_column(ensemble)} {klass} of a made-up row has {what} {alone[member, row, klass]:.6f} alone "
             f"and {together[member, row, klass]:.6f} among {BATCH}"
         )
+
+
+def take_many(ensemble: Ensemble) -> None:
+    """Run more rows than there are recorded or made up, whatever they are answered. Raises InvalidRepository."""
+    rows = made_rows(ensemble.manifest.inputs)
+    try:
+        with _stop_after(PROOF_SECONDS) as stop:
+            ensemble.ask(rows[np.arange(MANY) % len(rows)], range(len(ensemble.names)), stop)
+    except MemberFailed as exc:
+        reason = str(exc).removeprefix(f"{ensemble.where}: ")
+        raise InvalidRepository(f"{ensemble.where}: {MANY} made-up rows at once: {reason}") from exc
 
 
 def _answers(ensemble: Ensemble, rows: Rows) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from server.errors import InvalidRepository, NotFound
 from server.fusion import BY_TASK, STACKING
 from server.handmade import Draft, is_hand_made, parse_draft, resolve
 from server.manifest import MANIFEST_FILE, NAME_PATTERN, REPORT_FILE, Manifest, parse_manifest
-from server.proof import probe, replay
+from server.proof import probe, replay, take_many
 from server.session import CPU
 
 Versions = Literal["latest", "all"] | frozenset[int]
@@ -172,12 +172,14 @@ def load_version(folder: Path, *, threads: int = 1, providers: Sequence[str] = C
     if isinstance(said, Manifest):
         ensemble = Ensemble(said, files, where=where, threads=threads, providers=providers, verified=True)
         replay(ensemble, files)
+        take_many(ensemble)
         return ensemble
     graphs = open_graphs(graph_files(said), files, where=where, threads=threads, providers=providers)
     name, version = folder.parent.name, int(folder.name)
     manifest = resolve(said, files, graphs, name=name, version=version, where=str(folder / MANIFEST_FILE))
     ensemble = Ensemble(manifest, files, where=where, graphs=graphs)
     probe(ensemble)
+    take_many(ensemble)
     return ensemble
 
 

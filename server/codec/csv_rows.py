@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import jiter
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.codec.messages import listed, named, shown
-from server.codec.numbers import NUMBER, check_domain, check_finite
+from server.codec.numbers import FLOAT32_LIMIT, NUMBER, check_domain, check_finite
 from server.codec.tables import TEXT_LIMIT, column
 from server.errors import InvalidInput, TooLarge
 from server.manifest import InputSpec
@@ -144,6 +145,14 @@ def _parse_numbers(record: list[str], spec: InputSpec, line: int) -> NDArray[np.
     return _float32(values)
 
 
-def _float32(values: Sequence[object]) -> NDArray[np.float32]:
+def _float32(values: Sequence[float | None]) -> NDArray[np.float32]:
+    """What is beyond float32 becomes infinite, to be refused as such."""
     with np.errstate(over="ignore"):
-        return np.array(values, dtype=np.float32)
+        try:
+            return np.array(values, dtype=np.float32)
+        except OverflowError:  # an integer that not even float64 holds
+            return np.array([_clipped(value) for value in values], dtype=np.float32)
+
+
+def _clipped(value: float | None) -> float | None:
+    return value if value is None or abs(value) < FLOAT32_LIMIT else math.inf if value > 0 else -math.inf

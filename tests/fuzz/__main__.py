@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.fuzz.graphs import Graphs
-from tests.fuzz.mutate import mutate
 from tests.fuzz.requests import Requests
 from tests.fuzz.sockets import Storm, memory_of, serving
 from tests.fuzz.targets import CORPUS, Bodies, Manifests, Queries, Target
@@ -63,7 +62,7 @@ def fuzz(target: Target, seed: int, *, seconds: float, inputs: int | None) -> in
         seeds = target.seeds()
         task = progress.add_task(target.name, total=inputs or seconds, said="")
         while (words.total() < inputs) if inputs else (time.monotonic() - began < seconds):
-            data = mutate(random, random.choice(seeds), others=seeds, tokens=target.tokens)
+            data = target.damage(random, seeds)
             try:
                 words[target.run(data)] += 1
             except Exception:

@@ -26,13 +26,19 @@ LONGEST = 1 << 16
 
 
 def mutate(
-    random: Random, data: bytes, *, others: Sequence[bytes], tokens: Sequence[bytes], most: int = MOST_CHANGES
+    random: Random,
+    data: bytes,
+    *,
+    others: Sequence[bytes],
+    tokens: Sequence[bytes],
+    most: int = MOST_CHANGES,
+    longest: int = LONGEST,
 ) -> bytes:
     """A few changes, each at a random place. `tokens` mean something to what reads this."""
     for _ in range(random.randint(1, most)):
         change = random.choice(_CHANGES)
         data = change(random, data, random.choice(others), random.choice(tokens))
-    return data[:LONGEST]
+    return data[:longest]
 
 
 def _place(random: Random, data: bytes) -> int:

@@ -176,8 +176,8 @@ class Storm:
                 more = await self._read(reader)
                 ended, written = not more, written + more
             self._judge(written, id_, len(requests), raw=raw)
-        except BaseException:
-            self.failed = data
+        except Exception:
+            self.failed = self.failed or data
             raise
         return not ended
 
@@ -269,7 +269,8 @@ def serving() -> Iterator[Server]:
         with running(root, *limits) as server:
             yield server
             assert server.stop() == 0
-        assert not [entry for entry in server.entries() if entry["level"] not in ("info", "warning")]
+        wrong = [entry for entry in server.entries() if entry["level"] not in ("info", "warning")]
+        assert not wrong, wrong[0]
 
 
 def memory_of(server: Server) -> str:

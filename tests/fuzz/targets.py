@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -16,6 +17,7 @@ from server.codec.options import parse_options
 from server.errors import CommitteeError, InvalidInput, InvalidRepository
 from server.handmade import is_hand_made, parse_draft
 from server.manifest import parse_manifest
+from tests.fuzz.mutate import mutate
 from tests.server.codec.specs import FOUR, GAPPY, IMAGE, TABLE, WIDE
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -39,6 +41,10 @@ class Target(ABC):
     def seeds(self) -> list[bytes]:
         """What is known to be worth a try, every one of which has to pass."""
         return [path.read_bytes() for path in sorted((CORPUS / self.name).iterdir())]
+
+    def damage(self, random: Random, seeds: Sequence[bytes]) -> bytes:
+        """Something made of a seed."""
+        return mutate(random, random.choice(seeds), others=seeds, tokens=self.tokens)
 
     @abstractmethod
     def run(self, data: bytes) -> str:

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.graphs import Graphs
-from tests.fuzz.mutate import mutate
 from tests.fuzz.requests import Requests
 from tests.fuzz.targets import Bodies, Manifests, Queries, Target
 
@@ -36,7 +35,7 @@ def test_what_is_made_of_it_passes(target: Target, data: st.DataObject) -> None:
     @settings(deadline=None, max_examples=EXAMPLES[target.name], suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=False))
     def passes(random: Random) -> None:
-        target.run(mutate(random, random.choice(seeds), others=seeds, tokens=target.tokens))
+        target.run(target.damage(random, seeds))
 
     passes()
 
@@ -47,4 +46,4 @@ def test_graphs() -> None:
         seeds = graphs.seeds()
         assert graphs.run(seeds[0]) == "loaded"
         for _ in range(N_GRAPHS):
-            graphs.run(mutate(random, random.choice(seeds), others=seeds, tokens=graphs.tokens))
+            graphs.run(graphs.damage(random, seeds))

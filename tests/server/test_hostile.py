@@ -483,6 +483,8 @@ CSV: dict[str, tuple[bytes, str]] = {
     "a field too few": (b"1,2,3\n", "/predict"),
     "NaN": (b"nan,2,3,4\n", "/predict"),
     "a formula": (b"=1+1,2,3,4\n", "/predict"),
+    "an integer of 400 digits": (b"9" * 400 + b",2,3,4\n", "/predict"),
+    "an integer of 5,000 digits": (b"-" + b"9" * 5000 + b",2,3,4\n", "/predict"),
     "a quote without an end": (b'"1,2,3,4\n' * 1000, "/predict"),
     "a field of a megabyte": (b"1" * 1_000_000 + b",2,3,4\n", "/predict"),
     "a million fields": (b"1," * 1_000_000, "/predict"),

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, helper
 from server.ensemble import Ensemble
 from server.errors import InvalidRepository
 from server.manifest import VECTORS_FILE, InputSpec, Manifest
-from server.proof import BATCH, VECTORS_LIMIT, made_rows, probe, replay
+from server.proof import BATCH, VECTORS_LIMIT, made_rows, probe, replay, take_many
 from server.repository import load_version
 from server.rows import split_rows
 from tests import tiny
@@ -454,6 +454,24 @@ def test_a_graph_that_fails_on_one_row_is_found() -> None:
     )
     with pytest.raises(InvalidRepository, match=r"^models/tiny/1: made-up rows, 1 at a time: .*m1\.onnx: "):
         probe(picky)
+
+
+def test_a_graph_with_places_for_few_rows_is_found(tmp_path: Path) -> None:
+    placed = build(
+        helper.make_node("Shape", ["X"], ["count"], start=0, end=1),
+        helper.make_node("Squeeze", ["count"], ["n_rows"]),
+        helper.make_node("Range", ["zero", "n_rows", "one"], ["numbers"]),
+        helper.make_node("Gather", ["places", "numbers"], ["noughts"], axis=0),
+        helper.make_node("Add", ["X", "noughts"], ["same"]),
+        helper.make_node("Softmax", ["same"], ["probabilities"], axis=1),
+        zero=0,
+        one=1,
+        places=np.zeros((5, 1), dtype=np.float32),
+    )
+    probe(placed)
+    with pytest.raises(InvalidRepository, match=r"^models/tiny/1: 64 made-up rows at once: .*m1\.onnx: "):
+        take_many(placed)
+    take_many(load_version(tiny.write_ensemble(tmp_path)))
 
 
 def build_regression(*nodes: NodeProto, **constants: Any) -> Ensemble:

@@ -132,6 +132,8 @@ class TestTensor:
             ("1,2,3,4\n\n", "line 2: expected 4 numbers; got 0 fields"),
             ("1,2,3,4\n1,2,3,1e39", "line 2: expected numbers that float32 holds; number 3 is inf"),
             ("1,2,3,1e999", "line 1: expected numbers that float32 holds; number 3 is inf"),
+            (f"1,2,3,{'9' * 400}", "line 1: expected numbers that float32 holds; number 3 is inf"),
+            (f"1,-{'9' * 5000},3,4", "line 1: expected numbers that float32 holds; number 1 is -inf"),
         ],
     )
     def test_refused(self, text: str, said: str) -> None:
