@@ -137,7 +137,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     control: Control | None = app.state.control
     if control is not None:
         await control.start()
-    flushing = asyncio.create_task(_flush_for_ever())
+    flushing = asyncio.create_task(_flush_for_ever(app))
     app.state.ready = True
     rpc = await _start_rpc(app)
     logger.info("ready to serve", extra={"ensembles": app.state.engine.repository.names()})
@@ -177,7 +177,15 @@ async def _start_rpc(app: FastAPI) -> "RpcServer | None":
     return server
 
 
-async def _flush_for_ever() -> None:
+async def _flush_for_ever(app: FastAPI) -> None:
+    engine: Engine = app.state.engine
+    budget: Budget = app.state.budget
     while True:
+        telemetry.mark_load(
+            can_answer=app.state.ready and engine.can_answer(),
+            wait=engine.wait,
+            inflight=budget.taken,
+            limit=budget.limit,
+        )
         telemetry.flush()
         await asyncio.sleep(FLUSH_SECONDS)

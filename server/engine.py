@@ -76,8 +76,8 @@ class Engine:
         # By ensembles that somebody still asks: of one that is served no more, its last request is the last.
         self._members: WeakKeyDictionary[Ensemble, Members] = WeakKeyDictionary()
         self._plans: WeakKeyDictionary[Ensemble, dict[Any, Plan]] = WeakKeyDictionary()
-        admission = Admission(max_wait=limits.max_wait, max_rows=limits.max_queue_size)
-        self._scheduler = Scheduler(self._members, self._pool, admission)
+        self._admission = Admission(max_wait=limits.max_wait, max_rows=limits.max_queue_size)
+        self._scheduler = Scheduler(self._members, self._pool, self._admission)
         self._answering = 0
         """How many requests are not answered yet."""
         self._closed = False
@@ -154,6 +154,11 @@ class Engine:
             if left >= min(manifest.quorum or n_members // 2 + 1, n_members):
                 return True
         return False
+
+    @property
+    def wait(self) -> float:
+        """Seconds for which a request that comes now would wait for those before it."""
+        return self._admission.wait()
 
     async def close(self) -> None:
         """Take no more, and wait until what was taken is answered."""

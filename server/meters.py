@@ -3,6 +3,8 @@
 prometheus_client asks when it is imported where processes share their metrics: see there.
 """
 
+from itertools import product
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from server.tally import Distribution
@@ -140,17 +142,48 @@ GENERATION = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemostrecent",
 )
+OLDEST_GENERATION = Gauge(
+    "committee_oldest_generation",
+    "The lowest generation that a worker serves: another one than committee_generation only while a change is taken up",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
 CHANGES = Counter(
     "committee_model_changes_total",
     "Loads and unloads, asked for or found by polling, by what came of them",
     ["action", "outcome"],
     registry=REGISTRY,
 )
+for _action, _outcome in product(("load", "unload", "poll"), ("done", "unchanged", "refused", "conflict", "failed")):
+    CHANGES.labels(_action, _outcome)
 REPLACED = Counter(
     "committee_workers_replaced_total",
     "Workers that another has taken the place of, unasked: silent, slow_load or died",
     ["cause"],
     registry=REGISTRY,
+)
+for _cause in ("silent", "slow_load", "died"):  # shown from the beginning, so that the first one is seen to be new
+    REPLACED.labels(_cause)
+CAN_ANSWER = Gauge(
+    "committee_ready",
+    "1 while every worker is ready, as /v2/health/ready says of one: some ensemble has a quorum of members; else 0",
+    registry=REGISTRY,
+    multiprocess_mode="livemin",
+)
+QUEUE_WAIT = Gauge(
+    "committee_queue_wait_seconds",
+    "How long a request that comes now would wait for those before it, in the worker where that is longest",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+INFLIGHT = Gauge(
+    "committee_inflight_bytes",
+    "What bodies, rows and answers in flight hold of max_inflight_bytes, in the worker where that is most",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+INFLIGHT_LIMIT = Gauge(
+    "committee_inflight_limit_bytes", "max_inflight_bytes, of a worker", registry=REGISTRY, multiprocess_mode="max"
 )
 BUILD = Gauge(
     "committee_build_info", "1, with Committee's version", ["version"], registry=REGISTRY, multiprocess_mode="max"

@@ -160,7 +160,17 @@ def mark_ready(ensemble: str, version: int, *, is_ready: bool) -> None:
 
 
 def mark_generation(number: int) -> None:
+    """This worker serves it."""
     meters.GENERATION.set(number)
+    meters.OLDEST_GENERATION.set(number)
+
+
+def mark_load(*, can_answer: bool, wait: float, inflight: int, limit: int) -> None:
+    """How this worker is: `wait` seconds for a request that comes now, `inflight` bytes of `limit`."""
+    meters.CAN_ANSWER.set(can_answer)
+    meters.QUEUE_WAIT.set(wait)
+    meters.INFLIGHT.set(inflight)
+    meters.INFLIGHT_LIMIT.set(limit)
 
 
 def count_change(action: str, outcome: str) -> None:

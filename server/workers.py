@@ -78,8 +78,11 @@ def serve(settings: Settings) -> int:
 def _try_graphs(settings: Settings) -> None:
     """Load the graphs where they can do no harm. Raises InvalidRepository."""
     # Imported before the forks, the libraries stand in memory once.
+    from prometheus_client.multiprocess import mark_process_dead
+
     import server.app  # noqa: F401
 
+    mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # its gauges are of no worker
     if fault := trial.find_fault(settings.models, settings.versions, seconds=settings.trial_seconds):
         raise InvalidRepository(fault)
 

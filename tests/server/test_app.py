@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from server.app import create_app
+from server import telemetry
+from server.app import FLUSH_SECONDS, create_app
+from server.budget import FREE, Share
 from server.engine import Engine, Limits
 from server.ensemble import Ensemble
 from server.errors import InvalidRepository
@@ -24,6 +26,28 @@ def test_ready_from_the_start_of_the_lifespan_to_its_end(tmp_path: Path) -> None
         return [*seen, app.state.ready]
 
     assert asyncio.run(live()) == [False, True, False]
+
+
+def test_the_metrics_say_how_it_is(tmp_path: Path) -> None:
+    write_ensemble(tmp_path)
+    app = create_app(Settings(models=tmp_path, default="tiny", max_inflight_bytes=1 << 20))
+    seen: list[dict[str, float]] = []
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app):
+            share = Share(app.state.budget)
+            share.hold(FREE + 70)
+            for ready in (True, False):
+                app.state.ready = ready
+                await asyncio.sleep(2 * FLUSH_SECONDS)
+                seen.append({m.name: m.samples[0].value for m in telemetry.REGISTRY.collect() if m.samples})
+            share.give_back()
+
+    asyncio.run(live())
+    assert [found["committee_ready"] for found in seen] == [1, 0]
+    assert seen[0]["committee_inflight_bytes"] == 70
+    assert seen[0]["committee_inflight_limit_bytes"] == 1 << 20
+    assert seen[0]["committee_queue_wait_seconds"] == 0
 
 
 @pytest.mark.parametrize("control", ["none", "poll"])

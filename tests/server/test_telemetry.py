@@ -117,3 +117,13 @@ def test_makes_a_request_id(given: str | None) -> None:
     made = telemetry.choose_request_id(given)
     assert re.fullmatch(r"[0-9a-f]{32}", made)
     assert telemetry.choose_request_id(given) != made
+
+
+def test_marks_how_this_worker_is() -> None:
+    seen = []
+    names = ("committee_ready", "committee_queue_wait_seconds", "committee_inflight_bytes")
+    for can_answer, wait, inflight in ((True, 0.5, 7), (False, 0.0, 0)):
+        telemetry.mark_load(can_answer=can_answer, wait=wait, inflight=inflight, limit=100)
+        seen.append([value(name) for name in names])
+    assert seen == [[1, 0.5, 7], [0, 0, 0]]
+    assert value("committee_inflight_limit_bytes") == 100

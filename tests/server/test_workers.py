@@ -74,6 +74,7 @@ class TestServe:
                 assert server.request("POST", "/predict", BODY)[0] == 200
             until(lambda: server.metrics().get(REQUESTS) == 20)  # each writes its own within a tenth of a second
             assert server.metrics()['committee_build_info{version="0.1.0"}'] == 1
+            until(lambda: server.metrics()["committee_ready"] == 1)
             assert {entry["pid"] for entry in server.said("^ready to serve")} == workers_before
 
             # SIGHUP rolls: other processes, no request lost, and the metrics go on.
