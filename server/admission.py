@@ -2,20 +2,24 @@
 
 A queue that empties now and then is a burst, and may be long. One that has not been empty for a while only adds to
 everybody's time: then only those are let in that wait little, or little beside what they cost themselves (after the
-controlled delay of Maurer 2015, Fail at Scale).
+controlled delay of Maurer 2015, Fail at Scale). Where that has kept others out for a while more come than can be
+answered, however long they wait: then the queue is kept just long enough for work never to run out.
 
 A request that is done in turns with others, as big ones are, keeps those that come later waiting for a turn only.
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 
 from server.errors import Overloaded
 
-STANDING_SECONDS = 1.0
-"""For how long a queue has not been empty that is no burst any more."""
+STANDING_SECONDS = 0.25
+"""For how long a queue has not been empty that is no burst any more; or for how long some were refused for that, one
+soon after the other, if there is an overload."""
 LITTLE_SECONDS = 0.5
+OVERLOAD_SECONDS = 0.05
+"""What is a little during an overload."""
 LITTLE_FACTOR = 5
 """What is a little beside a request's own cost."""
 LEARNING = 0.05
@@ -50,6 +54,8 @@ class Admission:
         self._long: set[Ticket] = set()
         """The others."""
         self._busy_since = monotonic()
+        self._refusing_since = self._refused = -inf
+        """When the first and the last were refused, of those who would have waited for more than a little."""
         self._pace = 1.0
         """Seconds that a second of members' time takes, with all that is done beside."""
 
@@ -105,7 +111,15 @@ class Admission:
             return f"others take {wait:.3f} s, and the request's deadline is in {max(left, 0):.3f} s"
         if wait > self._max_wait:
             return f"others take {wait:.3f} s, of at most {self._max_wait:g} s"
-        standing = now - self._busy_since > STANDING_SECONDS
-        if standing and wait > max(LITTLE_SECONDS, LITTLE_FACTOR * seconds * self._pace):
+        if wait > max(self._little(now), LITTLE_FACTOR * seconds * self._pace):
+            if now - self._refused > STANDING_SECONDS:
+                self._refusing_since = now
+            self._refused = now
             return f"others take {wait:.3f} s, and have for a while"
         return None
+
+    def _little(self, now: float) -> float:
+        """Seconds for which one may wait, whatever it costs itself."""
+        if self._refused - self._refusing_since > STANDING_SECONDS >= now - self._refused:
+            return OVERLOAD_SECONDS
+        return LITTLE_SECONDS if now - self._busy_since > STANDING_SECONDS else inf

@@ -27,7 +27,7 @@ CHANNELS = 88
 
 
 def prepare(name: str, work: Path = WORK) -> Path:
-    """Write the folder of a workload: `fashion`, `heavy`, or `members-N` with N members."""
+    """Write the folder of a workload: `fashion`, `heavy`, `heavy-N` with N channels, or `members-N` with N members."""
     folder = work / "workloads" / name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "members").mkdir(parents=True)
@@ -38,7 +38,7 @@ def prepare(name: str, work: Path = WORK) -> Path:
         members = unpack(packed)
         shutil.copytree(FASHION, version)
     else:
-        members = heavy() if name == "heavy" else repeated(unpack(packed), int(name.removeprefix("members-")))
+        members = _members(name, packed)
         packed = pack_graphs(members, manifest.inputs, len(manifest.classes))
         version.mkdir(parents=True)
         (version / "ensemble.onnx").write_bytes(packed.SerializeToString())
@@ -47,6 +47,13 @@ def prepare(name: str, work: Path = WORK) -> Path:
     for k, (member, model) in enumerate(members.items()):
         (folder / "members" / f"{k:02d}_{member}.onnx").write_bytes(model.SerializeToString())
     return folder
+
+
+def _members(name: str, packed: ModelProto) -> dict[str, ModelProto]:
+    kind, _, number = name.partition("-")
+    if kind == "heavy":
+        return heavy(channels=int(number or CHANNELS))
+    return repeated(unpack(packed), int(number))
 
 
 def open_graph(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server import admission as module
-from server.admission import LITTLE_FACTOR, LITTLE_SECONDS, STANDING_SECONDS, TELLING_SECONDS, Admission, Ticket
+from server.admission import (
+    LITTLE_FACTOR,
+    LITTLE_SECONDS,
+    OVERLOAD_SECONDS,
+    STANDING_SECONDS,
+    TELLING_SECONDS,
+    Admission,
+    Ticket,
+)
 from server.errors import Overloaded
 
 SECONDS = st.floats(0, 10)
@@ -44,22 +52,24 @@ def enter(
 def test_whoever_enters_and_leaves_its_numbers_return_to_nothing(
     requests: list[tuple[float, int, float, float, int, bool]], max_wait: float, max_rows: int
 ) -> None:
-    admission = make(max_wait=max_wait, max_rows=max_rows)
     inside: list[Ticket] = []
-    for seconds, rows, left, turn, leaves, answered in requests:
-        there = sum(ticket.rows for ticket in inside)
-        wait = admission.wait(seconds)
-        fits = wait <= min(left, max_wait) and there + rows <= max_rows
-        if fits or not inside:  # nothing stands here: no time goes by
-            inside.append(admission.enter(seconds, rows, left=left, turn=turn))
-        else:
-            with pytest.raises(Overloaded) as refusal:
-                admission.enter(seconds, rows, left=left, turn=turn)
-            assert refusal.value.retry_after == max(1, math.ceil(wait))
-        if leaves < len(inside):
-            admission.leave(inside.pop(leaves), answered=answered)
-    for ticket in inside:
-        admission.leave(ticket, answered=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "monotonic", Clock())  # nothing stands here: no time goes by
+        admission = make(max_wait=max_wait, max_rows=max_rows)
+        for seconds, rows, left, turn, leaves, answered in requests:
+            there = sum(ticket.rows for ticket in inside)
+            wait = admission.wait(seconds)
+            fits = wait <= min(left, max_wait) and there + rows <= max_rows
+            if fits or not inside:
+                inside.append(admission.enter(seconds, rows, left=left, turn=turn))
+            else:
+                with pytest.raises(Overloaded) as refusal:
+                    admission.enter(seconds, rows, left=left, turn=turn)
+                assert refusal.value.retry_after == max(1, math.ceil(wait))
+            if leaves < len(inside):
+                admission.leave(inside.pop(leaves), answered=answered)
+        for ticket in inside:
+            admission.leave(ticket, answered=True)
     assert admission.wait() == pytest.approx(0, abs=1e-9)
     assert admission.wait(10) == pytest.approx(0, abs=1e-9)
     ticket = enter(admission, 1e6, max_rows + 1, left=0.0)  # with nothing before it everyone is let in
@@ -134,6 +144,63 @@ def test_in_a_queue_that_stands_only_few_may_wait(clock: Clock) -> None:
     while admission.wait() > LITTLE_SECONDS:
         with pytest.raises(Overloaded):
             enter(admission, 1 / 64)
+        admission.leave(tickets.pop(), answered=False)
+    enter(admission, 1 / 64)
+
+
+def refuse_for_a_while(admission: Admission, clock: Clock) -> list[Ticket]:
+    """More come than can be answered; returns those that were let in before, in work of 1/64 seconds each."""
+    tickets = [enter(admission, 1 / 64) for _ in range(64)]
+    clock.now += STANDING_SECONDS + 0.01
+    for _ in range(3):
+        clock.now += STANDING_SECONDS * 0.6
+        with pytest.raises(Overloaded, match="and have for a while"):
+            enter(admission, 1 / 64)
+    return tickets
+
+
+def test_where_others_were_refused_for_a_while_the_queue_is_kept_short(clock: Clock) -> None:
+    admission = make()
+    tickets = refuse_for_a_while(admission, clock)
+    while admission.wait() > max(OVERLOAD_SECONDS, LITTLE_FACTOR / 64):
+        with pytest.raises(Overloaded):
+            enter(admission, 1 / 64)
+        admission.leave(tickets.pop(), answered=False)
+    enter(admission, 1 / 64)
+    enter(admission, 1.0)  # beside which all that wait are few
+    with pytest.raises(Overloaded):
+        enter(admission, 1 / 64)
+
+
+def test_an_overload_goes_on_though_the_queue_was_empty_once(clock: Clock) -> None:
+    admission = make()
+    for ticket in refuse_for_a_while(admission, clock):
+        admission.leave(ticket, answered=False)
+    enter(admission, 2 * OVERLOAD_SECONDS)
+    with pytest.raises(Overloaded):
+        enter(admission, 0.001)
+
+
+def test_an_overload_is_over_once_nobody_was_refused_for_a_while(clock: Clock) -> None:
+    admission = make()
+    for ticket in refuse_for_a_while(admission, clock):
+        admission.leave(ticket, answered=False)
+    clock.now += STANDING_SECONDS + 0.01
+    enter(admission, 2 * OVERLOAD_SECONDS)
+    enter(admission, 0.001)  # a burst
+    clock.now += STANDING_SECONDS + 0.01
+    enter(admission, 0.001)  # a queue that stands, and is no longer than a little
+    assert admission.wait() < LITTLE_SECONDS
+
+
+def test_few_that_are_refused_now_and_then_are_no_overload(clock: Clock) -> None:
+    admission = make()
+    tickets = [enter(admission, 1 / 64) for _ in range(40)]
+    for _ in range(5):
+        clock.now += STANDING_SECONDS + 0.01
+        with pytest.raises(Overloaded):
+            enter(admission, 1 / 64)
+    while admission.wait() > LITTLE_SECONDS:
         admission.leave(tickets.pop(), answered=False)
     enter(admission, 1 / 64)
 

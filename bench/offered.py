@@ -1,0 +1,206 @@
+"""HTTP load that does not wait for answers: requests are sent when they are due, over as many connections as it takes.
+
+What is sent late, because this process or the server was late, counts as having waited since it was due.
+"""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+RETRY_AFTER = re.compile(rb"\r\nretry-after: \d+\r\n", re.IGNORECASE)
+LAST_SECONDS = 10.0
+"""How long answers are waited for once everything was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    request: int
+    """Which of them."""
+    due: float
+    """Seconds since the beginning."""
+    seconds: float
+    """From then to the end of the answer."""
+    status: int
+    """0: the connection was closed without one."""
+    says_when: bool
+    """Whether it has a Retry-After."""
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Sent:
+    request: int
+    due: float
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._data = b""
+        self._transport: asyncio.Transport | None = None
+        self.sent: _Sent | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send(self, data: bytes, sent: _Sent) -> None:
+        assert self._transport is not None
+        self.sent = sent
+        self._transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._data = self._data + data if self._data else data
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or self.sent is None:
+            return
+        length = LENGTH.search(data, 0, end + 2)
+        whole = end + 4 + (int(length[1]) if length else 0)
+        if len(data) >= whole:
+            self._data = b""
+            sent, self.sent = self.sent, None
+            self._pool.answered(sent, data[: end + 2], data[end + 4 : whole])
+            if b"\r\nconnection: close" in data[:end].lower():
+                self.close()
+            else:
+                self._pool.free(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        sent, self.sent = self.sent, None
+        self._pool.gone(self, sent)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Pool:
+    """Connections to a port of this machine, at most `limit`; those that wait for one wait in turn."""
+
+    def __init__(self, port: int, requests: Sequence[bytes], *, limit: int) -> None:
+        self._port, self._requests, self._limit = port, requests, limit
+        self._loop = asyncio.get_running_loop()
+        self._idle: deque[_Connection] = deque()
+        self._waiting: deque[_Sent] = deque()
+        self._all: set[_Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self.began = self._loop.time()
+        self.in_flight = 0
+        self.answers: list[Answer] = []
+        self.on_answer: Callable[[Answer], None] = lambda answer: None
+
+    def send(self, request: int, due: float) -> None:
+        """One of the requests, that is due so many seconds after the beginning."""
+        self.in_flight += 1
+        self._send(_Sent(request, due))
+
+    def _send(self, sent: _Sent) -> None:
+        if self._idle:
+            self._idle.popleft().send(self._requests[sent.request], sent)
+        elif len(self._all) + len(self._opening) < self._limit:
+            task = self._loop.create_task(self._open(sent))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        else:
+            self._waiting.append(sent)
+
+    async def _open(self, sent: _Sent) -> None:
+        try:
+            _, connection = await self._loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+        except OSError:
+            self.answered(sent, b"HTTP/1.1 000", b"")
+            return
+        self._all.add(connection)
+        connection.send(self._requests[sent.request], sent)
+
+    def free(self, connection: _Connection) -> None:
+        if self._waiting:
+            sent = self._waiting.popleft()
+            connection.send(self._requests[sent.request], sent)
+        else:
+            self._idle.append(connection)
+
+    def answered(self, sent: _Sent, head: bytes, body: bytes) -> None:
+        self.in_flight -= 1
+        seconds = self._loop.time() - self.began - sent.due
+        said = Answer(sent.request, sent.due, seconds, int(head[9:12]), bool(RETRY_AFTER.search(head)), body)
+        self.answers.append(said)
+        self.on_answer(said)
+
+    def gone(self, connection: _Connection, sent: _Sent | None) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if sent is not None:
+            self.answered(sent, b"HTTP/1.1 000", b"")
+        if self._waiting:
+            self._send(self._waiting.popleft())
+
+    async def close(self) -> int:
+        """Once all is answered, or soon. Returns how many requests have no answer."""
+        end = self._loop.time() + LAST_SECONDS
+        while self.in_flight and self._loop.time() < end:
+            await asyncio.sleep(0.01)
+        unanswered = self.in_flight
+        for connection in self._all | set(self._idle):
+            connection.close()
+        await asyncio.sleep(0)
+        return unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    seconds: float
+    """For which it was sent."""
+    answers: list[Answer]
+    unanswered: int
+
+    def of(self, *statuses: int) -> list[Answer]:
+        return [answer for answer in self.answers if answer.status in statuses]
+
+    def p99(self, *statuses: int) -> float:
+        """Seconds; NaN if there are none."""
+        return percentile([answer.seconds for answer in self.of(*statuses)], 99)
+
+
+def percentile(values: Sequence[float], which: float) -> float:
+    return float(np.percentile(values, which)) if values else float("nan")
+
+
+async def saturate(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Load:
+    """Each connection sends its next request as soon as the last is answered."""
+    pool = Pool(port, requests, limit=connections)
+
+    def go_on(answer: Answer) -> None:
+        now = pool._loop.time() - pool.began
+        if now < seconds:
+            pool.send((answer.request + 1) % len(requests), now)
+
+    pool.on_answer = go_on
+    for k in range(connections):
+        pool.send(k % len(requests), 0.0)
+    await asyncio.sleep(seconds)
+    return Load(seconds, pool.answers, await pool.close())
+
+
+async def offer(
+    port: int, requests: Sequence[bytes], *, rate: float, seconds: float, connections: int, seed: int = 0
+) -> Load:
+    """So many a second, at random times, whatever becomes of them."""
+    pool = Pool(port, requests, limit=connections)
+    rng = np.random.default_rng(seed)
+    gaps = rng.exponential(1 / rate, int(rate * seconds * 1.5) + 100)
+    for k, due in enumerate(np.cumsum(gaps).tolist()):
+        if due > seconds:
+            break
+        while (wait := pool.began + due - pool._loop.time()) > 0:
+            await asyncio.sleep(max(wait, 0.001))
+        pool.send(k % len(requests), due)
+        if k % 64 == 0:
+            await asyncio.sleep(0)  # answers are read also if this is late
+    return Load(seconds, pool.answers, await pool.close())
