@@ -28,9 +28,14 @@ class Answer:
     """From then to the end of the answer."""
     status: int
     """0: the connection was closed without one."""
-    says_when: bool
-    """Whether it has a Retry-After."""
+    head: bytes
+    """Its first line and headers."""
     body: bytes
+
+    @property
+    def says_when(self) -> bool:
+        """Whether it has a Retry-After."""
+        return RETRY_AFTER.search(self.head) is not None
 
 
 @dataclass(slots=True)
@@ -80,10 +85,16 @@ class _Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to a port of this machine, at most `limit`; those that wait for one wait in turn."""
+    """Connections to a port of this machine, at most `limit`; those that wait for one wait in turn.
 
-    def __init__(self, port: int, requests: Sequence[bytes], *, limit: int) -> None:
+    `on_answer` hears of every request once: when it is answered, or its connection is gone.
+    """
+
+    def __init__(
+        self, port: int, requests: Sequence[bytes], *, limit: int, on_answer: Callable[[Answer], None]
+    ) -> None:
         self._port, self._requests, self._limit = port, requests, limit
+        self._on_answer = on_answer
         self._loop = asyncio.get_running_loop()
         self._idle: deque[_Connection] = deque()
         self._waiting: deque[_Sent] = deque()
@@ -91,8 +102,11 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self.began = self._loop.time()
         self.in_flight = 0
-        self.answers: list[Answer] = []
-        self.on_answer: Callable[[Answer], None] = lambda answer: None
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self._loop.time() - self.began
 
     def send(self, request: int, due: float) -> None:
         """One of the requests, that is due so many seconds after the beginning."""
@@ -127,10 +141,7 @@ class Pool:
 
     def answered(self, sent: _Sent, head: bytes, body: bytes) -> None:
         self.in_flight -= 1
-        seconds = self._loop.time() - self.began - sent.due
-        said = Answer(sent.request, sent.due, seconds, int(head[9:12]), bool(RETRY_AFTER.search(head)), body)
-        self.answers.append(said)
-        self.on_answer(said)
+        self._on_answer(Answer(sent.request, sent.due, self.now - sent.due, int(head[9:12]), head, body))
 
     def gone(self, connection: _Connection, sent: _Sent | None) -> None:
         self._all.discard(connection)
@@ -174,33 +185,34 @@ def percentile(values: Sequence[float], which: float) -> float:
 
 async def saturate(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Load:
     """Each connection sends its next request as soon as the last is answered."""
-    pool = Pool(port, requests, limit=connections)
+    answers: list[Answer] = []
 
     def go_on(answer: Answer) -> None:
-        now = pool._loop.time() - pool.began
-        if now < seconds:
-            pool.send((answer.request + 1) % len(requests), now)
+        answers.append(answer)
+        if pool.now < seconds:
+            pool.send((answer.request + connections) % len(requests), pool.now)
 
-    pool.on_answer = go_on
+    pool = Pool(port, requests, limit=connections, on_answer=go_on)
     for k in range(connections):
         pool.send(k % len(requests), 0.0)
     await asyncio.sleep(seconds)
-    return Load(seconds, pool.answers, await pool.close())
+    return Load(seconds, answers, await pool.close())
 
 
 async def offer(
     port: int, requests: Sequence[bytes], *, rate: float, seconds: float, connections: int, seed: int = 0
 ) -> Load:
     """So many a second, at random times, whatever becomes of them."""
-    pool = Pool(port, requests, limit=connections)
+    answers: list[Answer] = []
+    pool = Pool(port, requests, limit=connections, on_answer=answers.append)
     rng = np.random.default_rng(seed)
     gaps = rng.exponential(1 / rate, int(rate * seconds * 1.5) + 100)
     for k, due in enumerate(np.cumsum(gaps).tolist()):
         if due > seconds:
             break
-        while (wait := pool.began + due - pool._loop.time()) > 0:
+        while (wait := due - pool.now) > 0:
             await asyncio.sleep(max(wait, 0.001))
         pool.send(k % len(requests), due)
         if k % 64 == 0:
             await asyncio.sleep(0)  # answers are read also if this is late
-    return Load(seconds, pool.answers, await pool.close())
+    return Load(seconds, answers, await pool.close())
