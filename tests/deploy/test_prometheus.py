@@ -52,6 +52,19 @@ VALUES: Mapping[str, set[str]] = {
     "committee_model_changes_total outcome": {"done", "unchanged", "refused", "conflict", "failed"},
 }
 """What a label of a metric may say, where the rules choose by it."""
+STRICT = """
+import sys
+from server import cli, worker
+load = worker.Worker.load_wsgi
+def load_strictly(self):
+    from server import engine
+    make = engine.Members
+    engine.Members = lambda **known: make(**{**known, "own_rows": known["own_rows"][:0]})
+    load(self)
+worker.Worker.load_wsgi = load_strictly
+sys.exit(cli.run(sys.argv[1:]))
+"""
+"""A server in which a member that fails over a row is always to blame, so that its circuit opens."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +79,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     (folder / "keys").write_text(made.stdout)
     key: Any = {"X-Api-Key": made.stderr.split()[-1]}
     options = ("--workers", "1", "--breaker-failures", "1", "--model-control", "explicit")
-    with running(folder, *options, "--keys-file", str(folder / "keys")) as server:
+    with running(folder, *options, "--keys-file", str(folder / "keys"), program=("-c", STRICT)) as server:
 
         def ask(path: str, body: object) -> None:
             server.request("POST", path, json.dumps(body).encode(), **key)
