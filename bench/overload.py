@@ -1,6 +1,6 @@
 """Ten times as much as the server can answer: `make overload`, written to bench/results/overload.json. On Linux.
 
-What is served costs about 5 ms a row, so that ten times its capacity can be sent from this machine too. Measured are the
+What is served costs about 5 ms a row, so that ten times its capacity can be sent from here too. Measured are the
 capacity (busy connections), the 99th percentile at 80 % of it, what becomes of ten times as much, how long refusals
 take, whether health and metrics are answered meanwhile, and how long after it all is as before.
 """
@@ -23,7 +23,7 @@ from rich.table import Table
 from bench.offered import Answer, Load, offer, percentile, saturate
 from bench.peers import bodies, machine
 from bench.peers.cells import parse
-from bench.peers.workloads import ROOT, WORK, prepare
+from bench.peers.workloads import ROOT, prepare
 from bench.serving import Serving, serving
 
 RESULTS = ROOT / "bench" / "results" / "overload.json"

@@ -172,7 +172,11 @@ def _in_every_form(
     said = {"name": tensor, "shape": list(x.shape), "datatype": "FP32"}
     wanted = [{"name": "probabilities"}, {"name": "label"}]
     infer, given = f"/v2/models/{name}/infer", {"parameters": {"strategy": strategy}, "outputs": wanted}
-    yield infer, {"Content-Type": JSON}, json.dumps({**given, "inputs": [{**said, "data": x.ravel().tolist()}]}).encode()
+    yield (
+        infer,
+        {"Content-Type": JSON},
+        json.dumps({**given, "inputs": [{**said, "data": x.ravel().tolist()}]}).encode(),
+    )
     head = json.dumps(
         {
             "parameters": {"strategy": strategy, "binary_data_output": True},
