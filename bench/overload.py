@@ -1,8 +1,8 @@
 """Ten times as much as the server can answer: `make overload`, written to bench/results/overload.json. On Linux.
 
-What is served costs about 5 ms a row, so that ten times its capacity can be sent from here too. Measured are the
-capacity (busy connections), the 99th percentile at 80 % of it, what becomes of ten times as much, how long refusals
-take, whether health and metrics are answered meanwhile, and how long after it all is as before.
+What is served costs about 5 ms a row, and then 25 ms, so that ten times its capacity can be sent from here too. Measured
+are the capacity (busy connections), the 99th percentile at 80 % of it, what becomes of ten times as much, how long
+refusals take, whether health and metrics are answered meanwhile, and how long after it all is as before.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from bench.peers.workloads import ROOT, prepare
 from bench.serving import Serving, serving
 
 RESULTS = ROOT / "bench" / "results" / "overload.json"
+WORKLOADS = ("heavy", "heavy-200")
 BUSY = 16
 """Connections that find the capacity: enough for work to wait always, few enough for none to be refused."""
 CONNECTIONS = 4000
@@ -92,20 +93,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench.overload", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the overload (default: %(default)s)")
     parser.add_argument("--before", type=float, default=10.0, help="of each other part (default: %(default)s)")
+    parser.add_argument("--workloads", nargs="+", default=WORKLOADS, help="(default: heavy heavy-200)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--options", default="", help="more options of the server, with spaces between them")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
-    folder = prepare("heavy")
+    found = {name: _overload(name, options, console) for name in options.workloads}
+    results = {"machine": machine.describe(), **{name: asdict(one) for name, one in found.items()}}
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    console.print(str(options.out))
+    return int(not all(all(one.verdicts().values()) for one in found.values()))
+
+
+def _overload(name: str, options: argparse.Namespace, console: Console) -> Found:
+    console.print(f"{name}:")
+    folder = prepare(name)
     with tempfile.TemporaryDirectory() as scratch:
-        said = ("--models", str(folder / "repository"), "--default", "heavy", *options.options.split())
+        said = ("--models", str(folder / "repository"), "--default", name, *options.options.split())
         with serving(Path(scratch) / "log", *said, workers=options.workers) as server:
             found = uvloop.run(_measure(server, options.before, options.seconds, console))
-    options.out.write_text(json.dumps({"machine": machine.describe(), **asdict(found)}, indent=1) + "\n")
     console.print(table(found))
-    console.print(str(options.out))
-    return int(not all(found.verdicts().values()))
+    return found
 
 
 async def _measure(server: Serving, before: float, seconds: float, console: Console) -> Found:

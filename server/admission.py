@@ -15,11 +15,12 @@ from time import monotonic
 from server.errors import Overloaded
 
 STANDING_SECONDS = 0.25
-"""For how long a queue has not been empty that is no burst any more; or for how long some were refused for that, one
-soon after the other, if there is an overload."""
+"""For how long a queue has not been empty that is no burst any more."""
 LITTLE_SECONDS = 0.5
-OVERLOAD_SECONDS = 0.05
-"""What is a little during an overload."""
+OVERLOAD_SECONDS = 1.0
+"""For how long some were refused for that, if there is an overload; and for how long nobody was, once it is over."""
+SHORT_SECONDS, SHORT_REQUESTS = 0.05, 4
+"""How short the queue is kept during an overload: so that work never runs out, whatever a request costs."""
 LITTLE_FACTOR = 5
 """What is a little beside a request's own cost."""
 LEARNING = 0.05
@@ -55,7 +56,7 @@ class Admission:
         """The others."""
         self._busy_since = monotonic()
         self._refusing_since = self._refused = -inf
-        """When the first and the last were refused, of those who would have waited for more than a little."""
+        """When the first and the last were refused of a row of those who would have waited for more than a little."""
         self._pace = 1.0
         """Seconds that a second of members' time takes, with all that is done beside."""
 
@@ -111,15 +112,16 @@ class Admission:
             return f"others take {wait:.3f} s, and the request's deadline is in {max(left, 0):.3f} s"
         if wait > self._max_wait:
             return f"others take {wait:.3f} s, of at most {self._max_wait:g} s"
-        if wait > max(self._little(now), LITTLE_FACTOR * seconds * self._pace):
-            if now - self._refused > STANDING_SECONDS:
+        if self._is_too_long(wait, seconds, now):
+            if now - self._refused > OVERLOAD_SECONDS:
                 self._refusing_since = now
             self._refused = now
             return f"others take {wait:.3f} s, and have for a while"
         return None
 
-    def _little(self, now: float) -> float:
-        """Seconds for which one may wait, whatever it costs itself."""
-        if self._refused - self._refusing_since > STANDING_SECONDS >= now - self._refused:
-            return OVERLOAD_SECONDS
-        return LITTLE_SECONDS if now - self._busy_since > STANDING_SECONDS else inf
+    def _is_too_long(self, wait: float, seconds: float, now: float) -> bool:
+        """Whether a request of so many seconds would wait for more than a little, though there is no burst."""
+        if self._refused - self._refusing_since > OVERLOAD_SECONDS >= now - self._refused:
+            return wait > SHORT_SECONDS and self._inside >= SHORT_REQUESTS
+        standing = now - self._busy_since > STANDING_SECONDS
+        return standing and wait > max(LITTLE_SECONDS, LITTLE_FACTOR * seconds * self._pace)

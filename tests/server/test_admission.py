@@ -9,6 +9,8 @@ from server.admission import (
     LITTLE_FACTOR,
     LITTLE_SECONDS,
     OVERLOAD_SECONDS,
+    SHORT_REQUESTS,
+    SHORT_SECONDS,
     STANDING_SECONDS,
     TELLING_SECONDS,
     Admission,
@@ -149,11 +151,11 @@ def test_in_a_queue_that_stands_only_few_may_wait(clock: Clock) -> None:
 
 
 def refuse_for_a_while(admission: Admission, clock: Clock) -> list[Ticket]:
-    """More come than can be answered; returns those that were let in before, in work of 1/64 seconds each."""
+    """More come than can be answered; returns those that were let in before, of 1/64 seconds each."""
     tickets = [enter(admission, 1 / 64) for _ in range(64)]
-    clock.now += STANDING_SECONDS + 0.01
+    clock.now += STANDING_SECONDS
     for _ in range(3):
-        clock.now += STANDING_SECONDS * 0.6
+        clock.now += OVERLOAD_SECONDS * 0.6
         with pytest.raises(Overloaded, match="and have for a while"):
             enter(admission, 1 / 64)
     return tickets
@@ -162,21 +164,31 @@ def refuse_for_a_while(admission: Admission, clock: Clock) -> list[Ticket]:
 def test_where_others_were_refused_for_a_while_the_queue_is_kept_short(clock: Clock) -> None:
     admission = make()
     tickets = refuse_for_a_while(admission, clock)
-    while admission.wait() > max(OVERLOAD_SECONDS, LITTLE_FACTOR / 64):
+    while admission.wait() > SHORT_SECONDS and len(tickets) >= SHORT_REQUESTS:
         with pytest.raises(Overloaded):
             enter(admission, 1 / 64)
+        with pytest.raises(Overloaded):  # who costs more does not push in before the others
+            enter(admission, 1.0)
         admission.leave(tickets.pop(), answered=False)
     enter(admission, 1 / 64)
-    enter(admission, 1.0)  # beside which all that wait are few
+
+
+def test_an_overload_of_dear_requests_leaves_enough_to_do(clock: Clock) -> None:
+    admission = make(max_wait=100.0)
+    for ticket in refuse_for_a_while(admission, clock):
+        admission.leave(ticket, answered=False)
+    for _ in range(SHORT_REQUESTS):
+        enter(admission, 10 * SHORT_SECONDS)
     with pytest.raises(Overloaded):
-        enter(admission, 1 / 64)
+        enter(admission, 10 * SHORT_SECONDS)
 
 
 def test_an_overload_goes_on_though_the_queue_was_empty_once(clock: Clock) -> None:
     admission = make()
     for ticket in refuse_for_a_while(admission, clock):
         admission.leave(ticket, answered=False)
-    enter(admission, 2 * OVERLOAD_SECONDS)
+    for _ in range(SHORT_REQUESTS):
+        enter(admission, SHORT_SECONDS)
     with pytest.raises(Overloaded):
         enter(admission, 0.001)
 
@@ -185,19 +197,19 @@ def test_an_overload_is_over_once_nobody_was_refused_for_a_while(clock: Clock) -
     admission = make()
     for ticket in refuse_for_a_while(admission, clock):
         admission.leave(ticket, answered=False)
-    clock.now += STANDING_SECONDS + 0.01
-    enter(admission, 2 * OVERLOAD_SECONDS)
-    enter(admission, 0.001)  # a burst
+    clock.now += OVERLOAD_SECONDS + 0.01
+    for _ in range(2 * SHORT_REQUESTS):  # a burst
+        enter(admission, SHORT_SECONDS)
     clock.now += STANDING_SECONDS + 0.01
     enter(admission, 0.001)  # a queue that stands, and is no longer than a little
-    assert admission.wait() < LITTLE_SECONDS
+    assert SHORT_SECONDS < admission.wait() < LITTLE_SECONDS
 
 
 def test_few_that_are_refused_now_and_then_are_no_overload(clock: Clock) -> None:
     admission = make()
     tickets = [enter(admission, 1 / 64) for _ in range(40)]
     for _ in range(5):
-        clock.now += STANDING_SECONDS + 0.01
+        clock.now += OVERLOAD_SECONDS + 0.01
         with pytest.raises(Overloaded):
             enter(admission, 1 / 64)
     while admission.wait() > LITTLE_SECONDS:
