@@ -1,6 +1,5 @@
 # `make` alone lists what there is to make.
 PYTHON ?= python3
-MINUTES ?= 5
 LOCKS := deploy/locks
 SERVE := .venv/serve
 DEV := .venv/dev
@@ -8,7 +7,7 @@ KSERVE := .venv/kserve
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test kserve lint types imports format converters lock proto image image-check bench bench-quick profile fuzz clean
+.PHONY: help serve train test kserve lint types imports format converters lock proto image image-check bench bench-quick overload profile fuzz soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,11 +56,19 @@ bench: $(SERVE)/.installed $(BENCH)/.installed ## Measure Committee beside its p
 bench-quick: $(SERVE)/.installed $(BENCH)/.installed ## Measure it beside FastAPI by hand and the limit (wrk; 3 minutes)
 	$(BENCH)/bin/python -m bench.peers --quick
 
+overload: $(DEV)/.installed ## Send ten times as much as can be answered (2 minutes): bench/results/overload.json
+	$(DEV)/bin/python -m bench.overload
+
 profile: $(DEV)/.installed ## Draw what a worker does under load (wrk, py-spy): bench/.work/profile.svg
 	$(DEV)/bin/python -m bench.profile
 
+fuzz: MINUTES ?= 5
 fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs at the server's parts (MINUTES=5)
 	$(DEV)/bin/python -m tests.fuzz --minutes $(MINUTES)
+
+soak: MINUTES ?= 60
+soak: $(DEV)/.installed ## Serve under everything at once, workers killed, and see that nothing is lost, wrong or grows (MINUTES=60)
+	$(DEV)/bin/python -m tests.soak --minutes $(MINUTES)
 
 lock: ## Resolve the locks anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o $(LOCKS)/serve.txt
