@@ -81,7 +81,7 @@ def test_none_may_be(count: str, name: str) -> None:
 
 
 def test_descriptors_and_threads_are_compared_at_rest() -> None:
-    before, after = (Sample(0, {"1": replace(PROCESS, fds=fds, threads=fds)}, PROCESS) for fds in (30, 36))
+    before, after = (Sample(0, {"1": replace(PROCESS, fds=fds, threads=fds)}, PROCESS) for fds in (30, 63))
     assert missed(lived([100] * 60, fds=300), (before, after)) == [
         "file descriptors at rest, after − before",
         "threads at rest, after − before",
