@@ -23,6 +23,7 @@ from server.errors import InvalidRepository
 from server.generations import Board, Word
 from server.keys import make_key
 from server.repository import load_version
+from server.rest import openapi
 from server.settings import Settings
 from tests.server.processes import endless_member, write_graph
 from tests.server.rest.client import Client
@@ -298,6 +299,21 @@ def test_a_worker_takes_up_what_has_changed_while_it_started(root: Path) -> None
         assert board.words()[os.getpid()].serves == 5
         assert client.get("/metrics").text.count("\ncommittee_generation 5.0\n") == 1
     assert board.words() == {}
+
+
+def test_the_document_is_made_once_of_what_is_served(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def document(app: FastAPI) -> dict[str, Any]:
+        made.append(app.state.engine.repository.names())
+        return openapi.document(app)
+
+    monkeypatch.setattr("server.rest.page.document", document)
+    before = [client.get("/openapi.json").content for _ in range(3)]
+    assert len(set(before)) == len(made) == 1
+    change(client, "other", "unload")
+    assert client.get("/openapi.json").status_code == 200
+    assert made == [["other", "tiny"], ["tiny"]]
 
 
 def test_one_that_starts_later_serves_what_all_do(root: Path) -> None:
