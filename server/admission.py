@@ -67,6 +67,14 @@ class Admission:
         """
         return self._ahead(seconds) * self._pace
 
+    def check(self) -> None:
+        """Raise Overloaded if whoever comes now would be refused, whatever it asks for: nobody need read that."""
+        if self._inside < SHORT_REQUESTS:
+            return
+        wait, now = self.wait(), monotonic()
+        if wait > SHORT_SECONDS and self._is_overload(now):
+            raise _overloaded(self._stands(wait, now), wait)
+
     def enter(self, seconds: float, rows: int, *, left: float | None, turn: float) -> Ticket:
         """Let a request in that takes members so many seconds, in turns of `turn`, and may take `left` in all.
 
@@ -77,7 +85,7 @@ class Admission:
         if not self._inside:
             self._busy_since, self._seconds = now, 0.0
         elif left is not None and (reason := self._why_not(seconds, rows, left, now)):
-            raise Overloaded(f"the server is busy: {reason}", retry_after=max(1, ceil(self.wait(seconds))))
+            raise _overloaded(reason, self.wait(seconds))
         ticket = Ticket(seconds, rows, turn, self._ahead(seconds) + seconds, now)
         self._inside += 1
         self._rows += rows
@@ -113,15 +121,26 @@ class Admission:
         if wait > self._max_wait:
             return f"others take {wait:.3f} s, of at most {self._max_wait:g} s"
         if self._is_too_long(wait, seconds, now):
-            if now - self._refused > OVERLOAD_SECONDS:
-                self._refusing_since = now
-            self._refused = now
-            return f"others take {wait:.3f} s, and have for a while"
+            return self._stands(wait, now)
         return None
 
     def _is_too_long(self, wait: float, seconds: float, now: float) -> bool:
         """Whether a request of so many seconds would wait for more than a little, though there is no burst."""
-        if self._refused - self._refusing_since > OVERLOAD_SECONDS >= now - self._refused:
+        if self._is_overload(now):
             return wait > SHORT_SECONDS and self._inside >= SHORT_REQUESTS
         standing = now - self._busy_since > STANDING_SECONDS
         return standing and wait > max(LITTLE_SECONDS, LITTLE_FACTOR * seconds * self._pace)
+
+    def _is_overload(self, now: float) -> bool:
+        return self._refused - self._refusing_since > OVERLOAD_SECONDS >= now - self._refused
+
+    def _stands(self, wait: float, now: float) -> str:
+        """That one is refused now as the queue stands."""
+        if now - self._refused > OVERLOAD_SECONDS:
+            self._refusing_since = now
+        self._refused = now
+        return f"others take {wait:.3f} s, and have for a while"
+
+
+def _overloaded(reason: str, wait: float) -> Overloaded:
+    return Overloaded(f"the server is busy: {reason}", retry_after=max(1, ceil(wait)))

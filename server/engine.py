@@ -104,6 +104,10 @@ class Engine:
         """The ensemble of this name, else the default one. Raises NotFound."""
         return self.repository.get(self.default if name is None else name, version)
 
+    def check_load(self) -> None:
+        """Before a request is decoded. Raises Overloaded if nobody is let in now, whatever is asked."""
+        self._admission.check()
+
     async def infer(
         self, ensemble: Ensemble, rows: Rows, options: Options, *, began: float | None = None
     ) -> Prediction:

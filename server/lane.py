@@ -209,6 +209,7 @@ class PredictTurn(Turn):
             if self._fault is not None:
                 raise self._fault
             assert self._admitted is not None
+            self._admitted.engine.check_load()
             return await self.head.target.exchange(self.head.asked, body, self._admitted, began=self._began)
         except CommitteeError as exc:
             return reply_to(exc, self.headers, self.head.target.route)

@@ -1,6 +1,7 @@
 """A predict request from bytes to bytes: what the FastAPI route and the fast lane have in common.
 
-They differ in how bytes come and go, and in nothing else. In this order: `admit`, the body is read, `predict`.
+They differ in how bytes come and go, and in nothing else. In this order: `admit`, the body is read, the engine's
+`check_load`, `predict`.
 """
 
 import asyncio
@@ -83,6 +84,7 @@ async def answer_to(exchange: Exchange, request: Request, name: str | None = Non
     try:
         # Whatever is wrong besides: an answer before the body's end could be lost when the connection closes.
         body = await read_body(request, admitted.bounds, admitted.share)
+        admitted.engine.check_load()
         asked = Asked(headers, request.scope["query_string"], name, version)
         return await exchange(asked, body, admitted, began=began)
     finally:

@@ -4,6 +4,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fastapi import Request
 
@@ -12,6 +13,7 @@ from server.budget import Budget
 from server.control import Control
 from server.engine import Engine
 from server.errors import NotReady
+from server.repository import Repository
 from server.rest.auth import Access
 
 
@@ -35,6 +37,8 @@ class State:
     tracing: bool
     heads: dict[bytes, Any] = field(default_factory=dict)
     """That the fast lane knows."""
+    documents: WeakKeyDictionary[Repository, bytes] = field(default_factory=WeakKeyDictionary)
+    """What is said of those at /openapi.json."""
     ready: bool = False
 
 

@@ -39,6 +39,7 @@ async def infer(data: bytes, engine: Engine, by: Inferring, *, seconds: float | 
     """The answer, if there are so many seconds for it; None: as many as it takes. Raises CommitteeError."""
     share = Share(by.budget)
     try:
+        engine.check_load()
         share.hold(len(data))
         return await _infer(data, engine, by, share, seconds=seconds)
     finally:

@@ -173,6 +173,33 @@ def test_where_others_were_refused_for_a_while_the_queue_is_kept_short(clock: Cl
     enter(admission, 1 / 64)
 
 
+def test_during_an_overload_requests_are_refused_unread(clock: Clock) -> None:
+    admission = make()
+    tickets = [enter(admission, 1 / 64) for _ in range(64)]
+    admission.check()  # one that costs much would be let in
+    for ticket in tickets:
+        admission.leave(ticket, answered=False)
+    tickets = refuse_for_a_while(admission, clock)
+    while tickets and admission.wait() > SHORT_SECONDS and len(tickets) >= SHORT_REQUESTS:
+        with pytest.raises(Overloaded, match="and have for a while") as refusal:
+            admission.check()
+        assert refusal.value.retry_after == 1
+        admission.leave(tickets.pop(), answered=False)
+    admission.check()
+    enter(admission, 1 / 64)
+
+
+def test_who_is_refused_unread_keeps_an_overload_going(clock: Clock) -> None:
+    admission = make()
+    refuse_for_a_while(admission, clock)
+    for _ in range(4):
+        clock.now += OVERLOAD_SECONDS * 0.9
+        with pytest.raises(Overloaded):
+            admission.check()
+    clock.now += OVERLOAD_SECONDS * 1.1
+    admission.check()
+
+
 def test_an_overload_of_dear_requests_leaves_enough_to_do(clock: Clock) -> None:
     admission = make(max_wait=100.0)
     for ticket in refuse_for_a_while(admission, clock):

@@ -15,6 +15,8 @@ from server import telemetry
 from server.app import create_app
 from server.bounds import Bounds
 from server.codec.media import CSV, JPEG, JSON, NPY, PNG, RAW, WEBP
+from server.engine import Engine
+from server.errors import Overloaded
 from server.lane import PredictTurn, find_target
 from server.settings import Settings
 from tests import faulty, tiny
@@ -487,3 +489,16 @@ def test_too_many_bytes_in_chunks(roads: tuple[Served, Served]) -> None:
     [answer] = answers[0]
     assert (answer.status, answer.header("connection")) == (413, "close")
     assert answer.json()["error"] == "body: expected at most 16777216 bytes (max_body_bytes); got more"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/tiny/infer", "/v1/models/tiny:predict"])
+def test_what_is_refused_unread(roads: tuple[Served, Served], path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During an overload: whatever the body holds."""
+
+    def check(self: Engine) -> None:
+        raise Overloaded("the server is busy: others take 3.100 s, and have for a while", retry_after=4)
+
+    monkeypatch.setattr(Engine, "check_load", check)
+    answer = ask(roads, path, b"no JSON")
+    assert (answer.status, answer.header("retry-after")) == (503, "4")
+    assert answer.json()["code"] == "overloaded"

@@ -10,7 +10,7 @@ from tests.soak.samples import Process, Sample
 GROWTH = 0.05
 """Of a worker's memory, after its warm-up, until its end."""
 FDS, THREADS = 4, 32
-"""So many more at rest after the load than before it are none that leak: a pool of threads is filled as it is needed."""
+"""So many more at rest after the load than before it are none that leak: a pool of threads fills as it is needed."""
 LEAST = 8
 """Samples of a worker after its warm-up, that its growth is told of."""
 END = 5

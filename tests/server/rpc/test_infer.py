@@ -3,9 +3,10 @@
 import asyncio
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -14,6 +15,12 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from server.bounds import Bounds
+from server.budget import Budget
+from server.engine import Engine
+from server.errors import Overloaded
+from server.rpc.infer import Inferring
+from server.rpc.infer import infer as infer_bytes
 from tests import faulty, tiny
 from tests.server.processes import children, until
 from tests.server.rpc.served import SECONDS, RpcServed, ask, call, entry, infer, message, refusal, tensor
@@ -348,3 +355,14 @@ def test_a_request_id_comes_back(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call(channel, "ModelInfer", message("nobody"), metadata=[("x-request-id", "mine-2")])
     assert ("x-request-id", "mine-2") in caught.value.trailing_metadata()
+
+
+def test_during_an_overload_messages_are_refused_unread() -> None:
+    class Busy:
+        def check_load(self) -> None:
+            raise Overloaded("the server is busy")
+
+    budget = Budget(1 << 20)
+    with ThreadPoolExecutor() as pool, pytest.raises(Overloaded):
+        asyncio.run(infer_bytes(b"\xff", cast(Engine, Busy()), Inferring(pool, Bounds(), budget), seconds=None))
+    assert budget.taken == 0
