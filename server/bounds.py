@@ -15,8 +15,9 @@ class Bounds:
     """Arrays and objects inside one another; no request needs more than 11."""
     max_json_memory: int = 144 << 20
     """What a body of JSON may take once it is parsed: a few bytes of it can stand for a hundred."""
-    max_pixels: int = 25_000_000
-    """Of a picture; of all the pictures of a request together, twice that."""
+    max_pixels: int = 16_000_000
+    """Of a picture, each of which may take 12 bytes while it is decoded; of all the pictures of a request together,
+    twice that."""
     max_url_bytes: int = 8 << 10
     max_header_bytes: int = 16 << 10
     """Of all headers of a request, as lines; of the trailers of a chunked body; of what frames chunks, beside as many

@@ -157,7 +157,10 @@ class Changer:
             await waiting  # for its end
             raise
         place = f"{folder.parent.name}/{folder.name}"
-        return fault if fault is None or fault.startswith(place) else f"{place}: {fault}"
+        if fault is None:
+            return None
+        shown = self._shown(fault)
+        return shown if shown.startswith(place) else f"{place}: {shown}"
 
     def _refuse(self, name: str, versions: Mapping[int, str], reason: str) -> None:
         """Write down that these versions cannot be served, by what they looked like. Raises InvalidInput."""

@@ -22,6 +22,8 @@ from server.errors import InvalidInput, TooLarge, first_line
 
 SIDE = 16_384
 """Pixels of a side: what is a few pixels high and millions wide costs more than its pixels tell."""
+WEBP_WEIGHT = 2
+"""What a pixel of a WebP counts: its decoder holds each of them four times, which is twice as much as others need."""
 SCANS = 50
 """Of a progressive JPEG, which seldom has a dozen: each costs a pass over the whole picture and need not hold much."""
 
@@ -52,9 +54,9 @@ def sniff_picture(data: bytes) -> str | None:
 class PictureDecoder:
     """Decodes the pictures of one request for an input of this shape: `[height, width]`, or with 1 or 3 channels.
 
-    Of `max_pixels` each, and twice that together, as they come or as they become, whichever is more: a few bytes can
-    stand for many pixels. Only one thread of a process may decode at a time: Python's warnings, which here are errors,
-    are the process's.
+    Of `max_pixels` each, a WebP half of it, and twice that together, as they come or as they become, whichever is more:
+    a few bytes can stand for many pixels. Only one thread of a process may decode at a time: Python's warnings, which
+    here are errors, are the process's.
     """
 
     def __init__(self, shape: Sequence[int], *, max_pixels: int) -> None:
@@ -85,7 +87,7 @@ class PictureDecoder:
             raise InvalidInput(f"picture: expected {type_}; got one that cannot be read: {reason}") from exc
 
     def _render(self, picture: ImageFile) -> NDArray[np.uint8]:
-        self._count(*picture.size)
+        self._count(*picture.size, weight=WEBP_WEIGHT if isinstance(picture, WebPImageFile) else 1)
         if getattr(picture, "is_animated", False):
             raise InvalidInput("picture: expected a picture that stands still; got an animated one")
         upright = _eight_bits(picture)
@@ -96,14 +98,15 @@ class PictureDecoder:
         fitted = upright if upright.size == size else upright.resize(size, Image.Resampling.LANCZOS)
         return np.asarray(_opaque(fitted).convert(self._mode)).reshape(1, *self._shape)
 
-    def _count(self, width: int, height: int) -> None:
+    def _count(self, width: int, height: int, *, weight: int) -> None:
         """Before anything is decoded: these are the header's."""
         if max(width, height) > SIDE:
             raise TooLarge(f"picture: expected sides of at most {SIDE} pixels; got {width} by {height}")
         pixels = width * height
-        if pixels > self._most:
-            raise TooLarge(f"picture: expected at most {self._most} pixels (max_pixels); got {pixels}")
-        self._pixels_left -= max(pixels, self._shape[0] * self._shape[1])
+        if pixels * weight > self._most:
+            half = "half of " if weight == WEBP_WEIGHT else ""
+            raise TooLarge(f"picture: expected at most {self._most // weight} pixels ({half}max_pixels); got {pixels}")
+        self._pixels_left -= max(pixels * weight, self._shape[0] * self._shape[1])
         if self._pixels_left < 0:
             raise TooLarge(f"pictures: expected at most {2 * self._most} pixels together (twice max_pixels); got more")
 
@@ -115,8 +118,10 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
         picture.load()
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
-        return picture.convert("LA" if picture.mode in ("1", "L", "LA") else "RGBA")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+        mode = "LA" if picture.mode in ("1", "L", "LA") else "RGBA"
+    else:
+        mode = "L" if picture.mode in ("1", "L") else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it even so
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

@@ -56,12 +56,10 @@ def _change_repeated(random: Random, values: Any, field: FieldDescriptor, within
         del values[at]
     elif field.message_type is not None:
         others = [other for other in within if other.DESCRIPTOR is field.message_type]
-        if what in ("double", "add"):
-            added = values.add()
-            if others:
-                added.CopyFrom(values[at] if what == "double" else random.choice(others))
-        else:
-            values[at].CopyFrom(random.choice(others))
+        source = _copy(values[at] if what == "double" else random.choice(others)) if others else None
+        target = values.add() if what in ("double", "add") else values[at]
+        if source is not None:
+            target.CopyFrom(source)
     elif what == "swap":
         other = random.randrange(len(values))
         values[at], values[other] = values[other], values[at]
@@ -74,9 +72,16 @@ def _change_repeated(random: Random, values: Any, field: FieldDescriptor, within
 def _change_message(random: Random, message: Message, field: FieldDescriptor, within: list[Message]) -> None:
     others = [other for other in within if other.DESCRIPTOR is field.message_type]
     if others and random.random() < 0.6:
-        getattr(message, field.name).CopyFrom(random.choice(others))
+        getattr(message, field.name).CopyFrom(_copy(random.choice(others)))
     else:
         message.ClearField(field.name)
+
+
+def _copy(message: Message) -> Message:
+    """Of one that may hold where the copy goes: into itself nothing can be copied."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _scalar(random: Random, field: FieldDescriptor, was: Any) -> Any:

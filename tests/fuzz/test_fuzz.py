@@ -1,5 +1,6 @@
 """Every target with its corpus, and with some of what may be made of it; `make fuzz` takes longer."""
 
+import asyncio
 from collections.abc import Iterator
 from random import Random
 
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 
 from tests.fuzz.graphs import Graphs
 from tests.fuzz.requests import Requests
+from tests.fuzz.sockets import Storm, make_seeds, serving
 from tests.fuzz.targets import Bodies, Manifests, Queries, Target
 
 FAST: list[type[Target]] = [Requests, Bodies, Queries, Manifests]
 EXAMPLES = {"requests": 5000, "bodies": 8000, "queries": 4000, "manifests": 3000}
 N_GRAPHS = 100
+N_REQUESTS = 4000
 
 
 @pytest.fixture(scope="module", params=FAST, ids=lambda target: target.name)
@@ -47,3 +50,16 @@ def test_graphs() -> None:
         assert graphs.run(seeds[0]) == "loaded"
         for _ in range(N_GRAPHS):
             graphs.run(graphs.damage(random, seeds))
+
+
+def test_a_server() -> None:
+    with serving() as server:
+        for seed in make_seeds():
+            path, method = seed.path.decode(), "POST"
+            headers = dict(header.decode().split(": ") for header in seed.headers)
+            status, body = server.request(method, path, seed.body, **{"Content-Type": seed.type.decode()}, **headers)
+            assert status == 200, (seed, body)
+        storm = Storm(server, Random(1), goes_on=lambda done: done < N_REQUESTS)
+        asyncio.run(storm.rage())
+        assert storm.words["200"] > 0
+        assert storm.n_good > N_REQUESTS / 20

@@ -172,6 +172,14 @@ class TestRefused:
         with pytest.raises(InvalidInput):
             decode(data, WEBP)
 
+    def test_a_pixel_of_a_webp_counts_twice(self) -> None:
+        decoder = PictureDecoder((6, 4), max_pixels=48)
+        decoder.decode(saved(Image.new("L", (4, 6)), "WEBP"), WEBP)
+        said = refusal(lambda: decoder.decode(saved(Image.new("L", (5, 5)), "WEBP"), WEBP), TooLarge)
+        assert said == "picture: expected at most 24 pixels (half of max_pixels); got 25"
+        decoder.decode(png(GREY), PNG)
+        refusal(lambda: decoder.decode(saved(Image.new("L", (4, 6)), "WEBP"), WEBP), TooLarge)
+
     def test_many_pixels_in_all(self) -> None:
         decoder = PictureDecoder((6, 4), max_pixels=30)
         decoder.decode(png(GREY), PNG)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from onnx import TensorProto, helper
 
 from server import following
 from server.app import create_app
@@ -28,7 +30,7 @@ from server.settings import Settings
 from tests.server.processes import endless_member, write_graph
 from tests.server.rest.client import Client
 from tests.server.rest.served import refusal
-from tests.tiny import coefficients, linear_member, write_ensemble
+from tests.tiny import coefficients, graph, linear_member, write_ensemble
 
 OPS, OPS_LINE = make_key("ops", ["admin"])
 APP, APP_LINE = make_key("app", ["predict"])
@@ -202,6 +204,34 @@ def test_a_version_whose_graph_is_none(client: Client, root: Path) -> None:
     assert said.startswith("tiny/3: m1.onnx: expected an ONNX file; got bytes that are none")
     assert str(root) not in said
     assert answers(client) == 2
+
+
+def test_a_version_whose_graph_fails_over_made_up_rows(client: Client, root: Path) -> None:
+    folder = root / "models" / "tiny" / "3"
+    folder.mkdir()
+    (folder / "ensemble.toml").write_text('classes = ["red", "green", "blue"]\n[[members]]\nfile = "m1.onnx"\n')
+    (folder / "m1.onnx").write_bytes(picky_member())
+    status, _, said = refusal(ask(client, "models/tiny/load"))
+    assert status == 400
+    assert said.startswith("tiny/3: made-up rows, 1 at a time: tiny/3/m1.onnx: ")
+    assert str(root) not in said
+    assert answers(client) == 2
+
+
+def picky_member() -> bytes:
+    """A graph that takes the second row of every batch, and so no batch of one."""
+    return graph(
+        [
+            helper.make_node("Gather", ["X", "second"], ["picked"], axis=0),
+            helper.make_node("Sub", ["picked", "picked"], ["noughts"]),
+            helper.make_node("Add", ["X", "noughts"], ["same"]),
+            helper.make_node("MatMul", ["same", "W"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        {"second": np.array([1]), "W": coefficients(1)[0]},
+    )
 
 
 def test_a_folder_with_strangers(client: Client, root: Path) -> None:
