@@ -63,7 +63,7 @@ profile: $(DEV)/.installed ## Draw what a worker does under load (wrk, py-spy): 
 	$(DEV)/bin/python -m bench.profile
 
 fuzz: MINUTES ?= 5
-fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs at the server's parts (MINUTES=5)
+fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs at the server's parts, and at a server (MINUTES=5)
 	$(DEV)/bin/python -m tests.fuzz --minutes $(MINUTES)
 
 soak: MINUTES ?= 60

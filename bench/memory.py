@@ -6,6 +6,7 @@ What counts is the worker's proportional share of memory (PSS), looked at all th
 
 import gzip
 import io
+import itertools
 import json
 import socket
 import struct
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ JSON, RAW = "application/json", "application/octet-stream"
 
 @dataclass(frozen=True)
 class Case:
-    """`CLIENTS` requests with the same body."""
+    """A request that is sent over and over."""
 
     path: str
     type: str
@@ -89,14 +90,14 @@ def make_cases() -> dict[str, Case]:
         ),
         "gzip: nothing else": Case(PREDICT, JSON, gzip.compress(bytes(LIMIT - 1), 9), gzipped),
         "gzip: a bomb": Case(PREDICT, JSON, gzip.compress(bytes(64 * LIMIT), 9), gzipped),
-        "a picture of 16 million pixels": Case(PICTURES, "image/png", _picture("PNG", 4000, 4000)),
-        "a JPEG of 16 million pixels": Case(PICTURES, "image/jpeg", _picture("JPEG", 4000, 4000, progressive=True)),
-        "a WebP of 8 million pixels": Case(PICTURES, "image/webp", _picture("WEBP", 4000, 2000)),
+        "a picture of 12 million pixels": Case(PICTURES, "image/png", _picture("PNG", 4000, 3125)),
+        "a JPEG of 12 million pixels": Case(PICTURES, "image/jpeg", _picture("JPEG", 4000, 3125, progressive=True)),
+        "a WebP of 6 million pixels": Case(PICTURES, "image/webp", _picture("WEBP", 2500, 2500)),
         "a progressive JPEG of full colours": Case(
-            PICTURES, "image/jpeg", _picture("JPEG", 4000, 4000, progressive=True, subsampling=0)
+            PICTURES, "image/jpeg", _picture("JPEG", 4000, 3125, progressive=True, subsampling=0)
         ),
-        "a picture with transparency": Case(PICTURES, "image/png", _picture("PNG", 4000, 4000, mode="RGBA")),
-        "a picture with a palette": Case(PICTURES, "image/png", _picture("PNG", 4000, 4000, mode="P", transparency=0)),
+        "a picture with transparency": Case(PICTURES, "image/png", _picture("PNG", 4000, 3125, mode="RGBA")),
+        "a picture with a palette": Case(PICTURES, "image/png", _picture("PNG", 4000, 3125, mode="P", transparency=0)),
         "a picture with a text of gigabytes": Case(PICTURES, "image/png", _with_text()),
         "pictures of a form": Case(
             PICTURES, "multipart/form-data; boundary=b", _form(_picture("PNG", 64, 64), "image/png")
@@ -111,7 +112,8 @@ def make_cases() -> dict[str, Case]:
 
 def main() -> int:
     over, say = 0, Console(soft_wrap=True, highlight=False, markup=False).print
-    cases = make_cases()
+    kinds = make_cases()
+    cases = {name: [case] for name, case in kinds.items()} | {"one of each": list(kinds.values())}
     with tempfile.TemporaryDirectory() as folder:
         for write in (tiny.write_ensemble, tiny.write_picture_ensemble, tiny.write_table_ensemble):
             write(Path(folder) / "models", max_batch_size=4096)
@@ -128,15 +130,16 @@ def main() -> int:
     return 1 if over else 0
 
 
-def flood(server: Server, case: Case) -> tuple[Counter[str], int]:
+def flood(server: Server, cases: Sequence[Case]) -> tuple[Counter[str], int]:
     """What was answered, and how many bytes the worker took at most beyond what it took at rest."""
     (worker,) = children(server)
-    warm = post(case.path, b"x", [("Content-Type", case.type)], close=True)
-    ask(server.port, warm)
+    for case in cases:
+        ask(server.port, post(case.path, b"x", [("Content-Type", case.type)], close=True))
     rest = pss(worker)
-    request = chunked(case) if case.type == JSON and not any(case.body[:64]) else case.request()
+    kinds = [chunked(case) if case.type == JSON and not any(case.body[:64]) else case.request() for case in cases]
+    requests = itertools.islice(itertools.cycle(kinds), ROUNDS * CLIENTS)
     with watching(worker) as most, ThreadPoolExecutor(CLIENTS) as pool:
-        statuses = Counter(pool.map(lambda _: ask(server.port, request), range(ROUNDS * CLIENTS)))
+        statuses = Counter(pool.map(lambda request: ask(server.port, request), requests))
     return statuses, most() - rest
 
 

@@ -15,7 +15,7 @@ class Bounds:
     """Arrays and objects inside one another; no request needs more than 11."""
     max_json_memory: int = 144 << 20
     """What a body of JSON may take once it is parsed: a few bytes of it can stand for a hundred."""
-    max_pixels: int = 16_000_000
+    max_pixels: int = 12_500_000
     """Of a picture, each of which may take 12 bytes while it is decoded; of all the pictures of a request together,
     twice that."""
     max_url_bytes: int = 8 << 10

@@ -1,9 +1,11 @@
 """The body of a request: never more bytes than the limits, of one media type, decoded beside the event loop."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -18,8 +20,12 @@ from server.errors import InvalidInput, TooLarge, UnsupportedMediaType
 from server.manifest import Manifest
 from server.rest.reply import Headers, values_of
 
+T = TypeVar("T")
+
 MOST_RATIO = 1032
 """Of what deflate can make of a byte."""
+INLINE_JSON_BYTES = 1 << 20
+"""A thread is no help with JSON, whose parser lets no other run: but what takes much memory is read one at a time."""
 IDENTITY = frozenset({"", "identity"})
 
 
@@ -90,6 +96,10 @@ async def decode(decoding: Executor, body: bytes, media: Media, manifest: Manife
     """As `decode_predict`, which it calls: in the executor if it may take long."""
     most = min(manifest.max_batch_size, bounds.max_rows)
     call = partial(decode_predict, body, media, manifest.inputs, max_rows=most, bounds=bounds)
-    if media.type == JSON or (len(body) <= INLINE_BYTES and media.type not in (*PICTURES, FORM)):
-        return call()  # a thread would be no help with JSON: its parser lets no other run
-    return await asyncio.get_running_loop().run_in_executor(decoding, call)
+    inline = 0 if media.type in (*PICTURES, FORM) else INLINE_JSON_BYTES if media.type == JSON else INLINE_BYTES
+    return await read_in_turn(decoding, call, apart=len(body) > inline)
+
+
+async def read_in_turn(decoding: Executor, call: Callable[[], T], *, apart: bool) -> T:
+    """Here and now; `apart`: in the executor, whose thread reads one body at a time."""
+    return await asyncio.get_running_loop().run_in_executor(decoding, call) if apart else call()

@@ -1,6 +1,5 @@
 """A request of the Open Inference Protocol from bytes to bytes, as `server.rest.exchange` has it for others."""
 
-import asyncio
 from time import perf_counter
 
 from server import telemetry
@@ -11,7 +10,7 @@ from server.errors import InvalidInput
 from server.oip.bodies import InferBody, read_infer, write_infer
 from server.oip.infer import infer as ask
 from server.oip.models import find_model
-from server.rest.body import coding_of
+from server.rest.body import INLINE_JSON_BYTES, coding_of, read_in_turn
 from server.rest.exchange import Admitted, Asked, deadline_of, hold, parse_query, unpack
 from server.rest.reply import Headers, Reply, make_reply, values_of
 
@@ -34,8 +33,8 @@ async def infer(asked: Asked, body: bytes, by: Admitted, *, began: float) -> Rep
         return read_infer(body, model, json_length=json_length, bounds=by.bounds)
 
     clock = perf_counter()
-    apart = json_length is not None and len(body) > INLINE_BYTES
-    content = await asyncio.get_running_loop().run_in_executor(by.decoding, read) if apart else read()
+    inline = INLINE_JSON_BYTES if json_length is None else INLINE_BYTES
+    content = await read_in_turn(by.decoding, read, apart=len(body) > inline)
     telemetry.observe_part("decode", perf_counter() - clock, model.ensemble.labels)
     hold(by, body, *(tensor.values for tensor in content.tensors))
     envelope = content.envelope

@@ -1,5 +1,6 @@
 """A request in TensorFlow Serving's form from bytes to bytes, as `server.rest.exchange` has it for others."""
 
+from functools import partial
 from time import perf_counter
 
 from server import telemetry
@@ -9,7 +10,7 @@ from server.codec.tf_serving import read_tf, write_tf
 from server.oip.infer import ask
 from server.oip.models import find_model
 from server.oip.parameters import options_of
-from server.rest.body import coding_of
+from server.rest.body import INLINE_JSON_BYTES, coding_of, read_in_turn
 from server.rest.exchange import Admitted, Asked, deadline_of, hold, parse_query, unpack
 from server.rest.reply import Reply, make_reply
 
@@ -27,7 +28,8 @@ async def tf_predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -
     manifest = model.ensemble.manifest
     max_rows = min(manifest.max_batch_size, by.bounds.max_rows)
     clock = perf_counter()
-    content = read_tf(body, manifest.inputs, max_rows=max_rows, bounds=by.bounds)
+    read = partial(read_tf, body, manifest.inputs, max_rows=max_rows, bounds=by.bounds)
+    content = await read_in_turn(by.decoding, read, apart=len(body) > INLINE_JSON_BYTES)
     telemetry.observe_part("decode", perf_counter() - clock, model.ensemble.labels)
     hold(by, body, content.rows)
     [name, *_] = model.outputs

@@ -46,7 +46,7 @@ def _within(message: Message) -> Iterator[Message]:
 
 
 def _is_set(message: Message, field: FieldDescriptor) -> bool:
-    return bool(getattr(message, field.name)) if field.is_repeated else message.HasField(field.name)
+    return any(known.name == field.name for known, _ in message.ListFields())
 
 
 def _change_repeated(random: Random, values: Any, field: FieldDescriptor, within: list[Message]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,9 +56,9 @@ def test_graphs() -> None:
 def test_a_server() -> None:
     with serving() as server:
         for seed in make_seeds():
-            path, method = seed.path.decode(), "POST"
-            headers = dict(header.decode().split(": ") for header in seed.headers)
-            status, body = server.request(method, path, seed.body, **{"Content-Type": seed.type.decode()}, **headers)
+            headers: dict[str, Any] = dict(header.decode().split(": ") for header in seed.headers)
+            headers["Content-Type"] = seed.type.decode()
+            status, body = server.request("POST", seed.path.decode(), seed.body, **headers)
             assert status == 200, (seed, body)
         storm = Storm(server, Random(1), goes_on=lambda done: done < N_REQUESTS)
         asyncio.run(storm.rage())
