@@ -8,8 +8,8 @@ from collections.abc import Callable
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
-from server.rpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from tests import tiny
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
