@@ -365,7 +365,7 @@ class Busy:
 
 budget = Budget(1 << 20)
 try:
-    asyncio.run(infer(b"\xff", Busy(), Inferring(None, Bounds(), budget), seconds=None))
+    asyncio.run(infer(b"no message", Busy(), Inferring(None, Bounds(), budget), seconds=None))
 except Overloaded:
     assert budget.taken == 0
     print("refused")
