@@ -53,12 +53,14 @@ class Calls:
 
     async def _call(self, request: bytes, right: NDArray[np.float32]) -> None:
         self._counts["asked"] += 1
+        began = time.monotonic()
         try:
             data = await self._method(request, timeout=SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError as exc:
             word = self._word(exc)
             if word == "lost":
-                self.faults.append(f"gRPC: {exc.code().name}: {exc.details()}")
+                took = time.monotonic() - began
+                self.faults.append(f"gRPC: {exc.code().name} after {took:.1f} s: {exc.debug_error_string()}"[:300])
         else:
             found = np.frombuffer(ModelInferResponse.FromString(data).raw_output_contents[0], "<f4")
             word = "right" if np.allclose(found, right, atol=TOLERANCE) else "wrong"
