@@ -11,6 +11,8 @@ from server.bounds import Bounds
 from server.framing import Refused, Stage, too_late
 from server.parsing import Parsing
 
+READ_SECONDS = 0.001
+"""In which a loop that does nothing else reads what waits."""
 SURPLUS_SECONDS = 1.0
 """How long one of too many connections has to ask for health."""
 
@@ -90,6 +92,10 @@ class Timed(Parsing, ABC):
             self._timer = None
 
     def _on_time(self) -> None:
+        """Should the loop have been held up, what came meanwhile is read first."""
+        self._timer = self.loop.call_later(READ_SECONDS, self._on_time_after_all)
+
+    def _on_time_after_all(self) -> None:
         self._timer = None
         if self.flow.read_paused:
             self._set_timer(self._seconds())

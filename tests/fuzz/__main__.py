@@ -22,7 +22,7 @@ from tests.fuzz.targets import CORPUS, Bodies, Manifests, Queries, Target
 TARGETS: dict[str, type[Target]] = {target.name: target for target in (Requests, Bodies, Queries, Manifests, Graphs)}
 SERVER = "server"
 """The one that is no target: it takes many inputs at once."""
-SHOWN = 8
+SHOWN = 16
 console = Console(stderr=True)
 
 

@@ -2,8 +2,10 @@
 
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,20 @@ from server.bounds import Bounds
 from server.protocol import FastLane
 from server.settings import Settings
 from tests import tiny
-from tests.server.served_http import BODY, Answer, Reader, Served, SlowRoad, get, parse, post, read_all, served, until
+from tests.server.served_http import (
+    BODY,
+    SECONDS,
+    Answer,
+    Reader,
+    Served,
+    SlowRoad,
+    get,
+    parse,
+    post,
+    read_all,
+    served,
+    until,
+)
 from tests.server.test_telemetry import value
 
 LIVE = "/v2/health/live"
@@ -209,6 +224,28 @@ def test_there_are_no_tunnels(server: Served, wish: bytes) -> None:
 
 
 class TestTime:
+    def test_what_came_while_the_loop_was_held_up_is_read(self, hasty: Served) -> None:
+        with ExitStack() as stack:
+            connections = [stack.enter_context(hasty.connect()) for _ in range(20)]
+            until(lambda: len(hasty.connections) == 20)
+            loop = next(iter(hasty.connections)).loop
+            held = threading.Event()
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+
+            def hold_up() -> None:
+                """As a long request does: in the turn of those that read."""
+                loop.remove_reader(theirs)
+                held.set()
+                time.sleep(0.6)  # longer than the headers may take
+
+            loop.call_soon_threadsafe(loop.add_reader, theirs, hold_up)
+            ours.sendall(b"now")
+            held.wait(SECONDS)
+            for connection in connections:
+                connection.sendall(post(close=True))
+            for connection in connections:
+                assert [answer.status for answer in parse(read_all(connection))] == [200]
+
     @pytest.mark.parametrize(
         "data", [b"P", b"POST /predict HTTP/1.1\r\nHost: x\r\nX", b"GET / HTTP/1.1\r\nHost: x\r\n"]
     )
