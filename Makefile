@@ -7,7 +7,7 @@ KSERVE := .venv/kserve
 BENCH := bench/.work/venv/base
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test kserve lint types imports format converters lock proto image image-check bench bench-quick overload profile fuzz soak clean
+.PHONY: help serve train test kserve lint types imports format converters lock proto image image-check bench bench-quick overload profile fuzz chaos soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ profile: $(DEV)/.installed ## Draw what a worker does under load (wrk, py-spy): 
 fuzz: MINUTES ?= 5
 fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs at the server's parts, and at a server (MINUTES=5)
 	$(DEV)/bin/python -m tests.fuzz --minutes $(MINUTES)
+
+chaos: $(DEV)/.installed ## Stop, kill, starve and crowd servers under load, a hundred times each (15 minutes): bench/results/chaos.json
+	CHAOS=long CHAOS_FIGURES=bench/results/chaos.json $(DEV)/bin/python -m pytest tests/chaos
 
 soak: MINUTES ?= 60
 soak: $(DEV)/.installed ## Serve under everything at once, workers killed, and see that nothing is lost, wrong or grows (MINUTES=60)

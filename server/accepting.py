@@ -107,6 +107,9 @@ class Acceptor:
         except OSError as exc:  # TLS that fails, or a client that is gone
             logger.debug("a connection could not be opened: %s", exc)
             connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener.fileno())

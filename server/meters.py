@@ -163,7 +163,7 @@ REPLACED = Counter(
     registry=REGISTRY,
 )
 for _cause in ("silent", "slow_load", "died"):  # shown from the beginning, so that the first one is seen to be new
-    REPLACED.labels(_cause)
+    REPLACED.labels(_cause)  # and so that the supervisor has its file open before there are none left
 CAN_ANSWER = Gauge(
     "committee_ready",
     "1 while every worker is ready, as /v2/health/ready says of one: some ensemble has a quorum of members; else 0",

@@ -9,6 +9,8 @@ from contextlib import suppress
 
 from server.settings import Settings
 
+SHUT_SECONDS = 0.1
+"""How long clients that have begun to connect may take to end that, once the door is shut."""
 _SO_ATTACH_FILTER = 26
 _NO_SYN = b"".join(
     struct.pack("=HBBI", *line)

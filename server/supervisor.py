@@ -7,7 +7,7 @@ stood still, is no worker's silence. `server.telemetry` may not be imported here
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,12 @@ from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from server import canary
+from server import canary, metric_files
 from server.accepting import waiting
 from server.errors import InvalidKeys, InvalidRepository
 from server.generations import Board
-from server.keys import Keys
-from server.ports import check_tls, shut
-from server.repository import find_versions, read_version
+from server.ports import SHUT_SECONDS, shut
+from server.reloading import check
 from server.settings import Settings
 from server.shares import Shares
 from server.worker import RETRY_SECONDS, SHOW_WHERE, Worker, on_stop, shares_file
@@ -38,8 +37,6 @@ LOAD_SECONDS = 60
 """How long a worker may load at least; as long as its repository may be tried, if that is more."""
 GRACE_SECONDS = 30
 """How long requests in flight may take to end once the stop has begun."""
-SHUT_SECONDS = 0.1
-"""How long clients that have begun to connect may take to end that when the stop begins."""
 LET_IN_SECONDS = 1.0
 """How long the workers may take to accept those that have."""
 HASTE_SECONDS = 2
@@ -86,7 +83,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def __init__(self, app: Any) -> None:
         super().__init__(app)
         self._settings: Settings = app.settings
-        self._shares = Shares(shares_file(self.cfg.worker_tmp_dir))
+        self._folder = Path(self.cfg.worker_tmp_dir)
+        self._shares = Shares(shares_file(self._folder))
         self._watched: dict[int, _Watched] = {}
         self._load_seconds = max(LOAD_SECONDS, self._settings.trial_seconds)
         self._looked = monotonic()
@@ -94,6 +92,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         """Not before then."""
         self._outdated = 0
         """Workers up to this age are to be replaced."""
+        self._gone: set[int] = set()
+        """Workers whose metrics have no heir yet."""
         self._trial: int | None = None
         """The process id of a trial."""
 
@@ -105,6 +105,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def murder_workers(self) -> None:
         """Those that do not stir, or do not end."""
+        self._gone = {pid for pid in self._gone if not metric_files.inherit(self._folder, pid)}
         now = monotonic()
         seconds, self._looked = min(now - self._looked, 2 * LOOK_SECONDS), now
         for pid, watched in self._watched.items():
@@ -203,7 +204,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         worker, watched = self.WORKERS.pop(pid), self._watched.pop(pid)
         worker.tmp.close()
         self._shares.forget(watched.place)
-        self.cfg.child_exit(self, worker)
+        self._gone.add(pid)
+        Board(self._folder).leave(pid)
         if code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR):
             raise HaltServer("a worker cannot load", code)
         if watched.told and not watched.killed:
@@ -219,7 +221,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         """Close the sockets, tell the workers to end, and wait until they have."""
         self._let_in_the_last()
         sock.close_sockets(self.LISTENERS, unlink=False)
-        self.LISTENERS: list[object] = []
+        self.LISTENERS: list[Any] = []
         self._tell(list(self.WORKERS))
         until = monotonic() + GRACE_SECONDS
         while self.WORKERS and monotonic() < until:
@@ -249,28 +251,17 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         if fault := self._find_fault():
             logger.error("not reloaded: %s", fault)
         else:
-            self._outdated = self.worker_age
+            self._outdated, self._next_spawn = self.worker_age, 0.0
 
     def _find_fault(self) -> str | None:
-        """What keeps it from being served: what a start would choose, or what they serve now if it is controlled."""
-        settings = self._settings
+        """What keeps from being served what is there."""
         try:
-            if settings.keys_file is not None:
-                Keys(settings.keys_file)
-            check_tls(settings)
-            if settings.model_control == "none":
-                check_repository(settings)
-                paths, chosen = [settings.models], settings.versions
-            else:
-                serving = sorted(Board(Path(self.cfg.worker_tmp_dir)).state().versions())
-                paths, chosen = [settings.models / name / str(version) for name, version in serving], "all"
+            paths, versions = check(self._settings, Board(self._folder))
         except (InvalidRepository, InvalidKeys, OSError) as exc:
             return str(exc)
-        if not paths:
-            return None
-        return self._try_apart(paths, chosen if isinstance(chosen, str) else ",".join(map(str, sorted(chosen))))
+        return self._try_apart(paths, versions) if paths else None
 
-    def _try_apart(self, paths: list[Path], versions: str) -> str | None:
+    def _try_apart(self, paths: Sequence[Path], versions: str) -> str | None:
         """The graphs are loaded in another process, for this one is to be forked; meanwhile it looks after the workers.
 
         Told to stop meanwhile, it stops.
@@ -298,12 +289,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]
         finally:
             self._trial = None
             on_stop(self.signal)
-
-
-def check_repository(settings: Settings) -> None:
-    """What can be checked of the repository without loading a graph. Raises InvalidRepository."""
-    for folder in find_versions(settings.models, settings.versions, default=settings.default):
-        read_version(folder)
 
 
 def _read_stack(descriptor: int) -> list[str]:

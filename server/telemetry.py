@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from server import meters, tracing
+from server import meters, metric_files, tracing
 from server.meters import REGISTRY as REGISTRY
 from server.statistics import Statistics, exposed, gather
 from server.tally import Tally
@@ -228,23 +229,24 @@ def exposition() -> tuple[bytes, str]:
 
 def statistics() -> Mapping[tuple[str, ...], Statistics]:
     """By ensemble and version, and by ensemble, version and member: what is flushed, over all workers."""
-    return gather(_over_all_workers().collect())
+    return gather(_collect())
 
 
 class _Exposed(Collector):
     """What is counted, and behind it the same by the names that Triton has."""
 
     def collect(self) -> Iterable[Metric]:
-        metrics = list(_over_all_workers().collect())
+        metrics = _collect()
         return [*metrics, *exposed(gather(metrics))]
 
 
-def _over_all_workers() -> CollectorRegistry:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
+def _collect() -> list[Metric]:
+    """Over all workers."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return list(REGISTRY.collect())
+    with metric_files.reading(Path(folder)):
+        return list(MultiProcessCollector(None).collect())  # type: ignore[no-untyped-call]
 
 
 def choose_request_id(given: str | None) -> str:

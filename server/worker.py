@@ -12,6 +12,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,8 +20,10 @@ from typing import Any, NoReturn
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
+from server import metric_files
 from server.accepting import SpreadingServer
 from server.errors import InvalidKeys, InvalidRepository
+from server.ports import SHUT_SECONDS, shut
 from server.shares import Shares
 
 LOOK_SECONDS = 1.0
@@ -80,7 +83,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        shares = Shares(shares_file(self.cfg.worker_tmp_dir))
+        shares = Shares(shares_file(self._shared))
         self._install_sigquit_handler()
         server = SpreadingServer(self.config, shares, self.place)
         looking = asyncio.create_task(self._look_for_ever())
@@ -92,14 +95,15 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
         try:
+            metric_files.reserve(self._shared)
             super().load_wsgi()
             _leave_to_stand()
-            _mark(self.cfg.worker_tmp_dir, "loaded")
+            _mark(self._shared, "loaded")
         except Exception as exc:
             self._give_up(exc)
 
     def _give_up(self, exc: Exception) -> NoReturn:
-        foreseen = isinstance(exc, (InvalidRepository, InvalidKeys))
+        foreseen = isinstance(exc, (InvalidRepository, InvalidKeys, OSError))
         if self._is_replacing():
             # What it had served by has been changed on disk. The other workers have it in memory, and go on.
             logger.error(
@@ -111,13 +115,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             sys.exit(os.EX_TEMPFAIL)
         if not foreseen:
             raise exc
-        if _mark(self.cfg.worker_tmp_dir, "failed"):  # the others would say the same
+        if _mark(self._shared, "failed"):  # the others would say the same
             logger.critical(str(exc))
         sys.exit(Arbiter.APP_LOAD_ERROR)
 
+    @property
+    def _shared(self) -> Path:
+        return Path(self.cfg.worker_tmp_dir)
+
     def _is_replacing(self) -> bool:
         """Whether there have been workers that could serve."""
-        return (Path(self.cfg.worker_tmp_dir) / "loaded").exists()
+        return (self._shared / "loaded").exists()
 
     def _has_lost_a_thread(self) -> bool:
         return bool(self.wsgi.state.engine.stuck)
@@ -126,12 +134,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """Ends it, as a stop would, where another should take its place."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            with suppress(OSError):  # there is no more
+                metric_files.make_room(self._shared)
             if self._has_lost_a_thread():
                 logger.error("a thread is lost, so this worker ends and another takes its place")
             elif self.wsgi.state.control is None or not self.wsgi.state.control.lost:
                 if os.getppid() == self.ppid:
                     continue
                 logger.error("the supervisor is gone")
+                for listener in self.sockets:
+                    shut(listener.sock)
+                await asyncio.sleep(SHUT_SECONDS)
             signal.raise_signal(signal.SIGTERM)
             return
 
@@ -152,14 +165,14 @@ def exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:
     sys.exit(0)
 
 
-def _mark(folder: str, what: str) -> bool:
+def _mark(folder: Path, what: str) -> bool:
     """Leave a mark for all the workers that share this folder. Returns whether this is the first."""
     try:
-        (Path(folder) / what).touch(exist_ok=False)
+        (folder / what).touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
 
 
-def shares_file(folder: str) -> Path:
-    return Path(folder) / "connections"
+def shares_file(folder: Path) -> Path:
+    return folder / "connections"

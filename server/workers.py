@@ -20,18 +20,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from server import trial
+from server import metric_files, trial
 from server.errors import InvalidKeys, InvalidRepository
-from server.generations import Board
 from server.keys import Keys
 from server.ports import check_tls, listen, reserve
+from server.reloading import check_repository
 from server.settings import PROGRAM, Settings, read_settings
 from server.settings import add_arguments as add_arguments  # with `run`, what `server.cli` wants of a command
-from server.supervisor import Supervisor, check_repository
-from server.worker import Worker, exit_at_once
+from server.shares import Shares
+from server.supervisor import Supervisor
+from server.worker import Worker, exit_at_once, shares_file
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,6 @@ def _supervise(
         "control_socket_disable": True,
         "logconfig_dict": log_config,
         "pre_fork": Supervisor.seat,
-        "child_exit": _forget,
         "proc_name": PROGRAM,
     }
     if settings.tls_cert is not None:
@@ -153,9 +152,16 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _shared_folder() -> str:
-    """A fresh private folder in memory if there is one, else in the usual place. Raises OSError."""
+    """A fresh private folder in memory if there is one, else in the usual place, with room for all. Raises OSError."""
     memory = "/dev/shm"
-    return tempfile.mkdtemp(prefix="committee-", dir=memory if os.access(memory, os.W_OK | os.X_OK) else None)
+    folder = tempfile.mkdtemp(prefix="committee-", dir=memory if os.access(memory, os.W_OK | os.X_OK) else None)
+    try:
+        metric_files.reserve(Path(folder))
+        Shares(shares_file(Path(folder)))
+    except OSError:
+        shutil.rmtree(folder)
+        raise
+    return folder
 
 
 @contextmanager
@@ -168,11 +174,3 @@ def _metrics_in(folder: str) -> Iterator[None]:
     finally:
         if os.getpid() == owner:  # workers are forks, and come by here too
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _forget(_: Arbiter, worker: Worker) -> None:
-    """A worker that is gone, of whatever the workers share."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-    Board(Path(worker.cfg.worker_tmp_dir)).leave(worker.pid)

@@ -108,6 +108,17 @@ def children(server: Server) -> set[int]:
     return set(map(int, text.split()))
 
 
+def until_said(server: Server, message: str, times: int) -> None:
+    until(lambda: len(server.said(message)) >= times)
+
+
+def roll(server: Server) -> None:
+    """Returns once a reload has replaced all workers."""
+    before = children(server)
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: len(children(server)) == len(before) and not children(server) & before)
+
+
 def write_graph(root: Path, data: bytes, *, version: int = 1) -> Path:
     """A version of one member, whatever its file holds, that is right as far as hashes tell."""
     files = {"m1.onnx": data, VECTORS_FILE: vectors(rows(2), answers(rows(2), 1))}

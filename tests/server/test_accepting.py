@@ -4,6 +4,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -219,3 +220,26 @@ def test_once_closed_it_accepts_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         client.close()
 
     run(path, test)
+
+
+def test_the_end_does_not_wait_for_who_does_not_open_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by TLS, in which a client takes part."""
+    monkeypatch.setattr(accepting, "OPENING_SECONDS", 0.02)
+
+    async def test(worker: Worker) -> None:
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.sleep(60)
+
+        worker.acceptor._loop = Mock(wraps=worker.acceptor._loop, connect_accepted_socket=never)
+        client = worker.connect()
+        while not worker.acceptor._opening:
+            await asyncio.sleep(0.001)
+        worker.acceptor.close()
+        await worker.acceptor.wait_closed()
+        await asyncio.sleep(0.01)
+        assert not worker.acceptor._opening
+        client.close()
+
+    run(tmp_path / "connections", test)

@@ -1,152 +1,33 @@
 """Two workers change what they serve, together or not at all, while clients ask."""
 
 import http.client
-import json
 import os
 import shutil
 import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from server.generations import Board
-from server.keys import make_key
 from server.manifest import MANIFEST_FILE
-from tests import tiny
-from tests.server.processes import BODY, SECONDS, Server, children, endless_member, running, until, write_graph
+from tests.server.changes import administer, controlled, members_of, publish, versions_that_answer
+from tests.server.processes import Server, children, endless_member, until, write_graph
+from tests.server.traffic import Traffic
 
-ROW = np.array([[1, 2, 3, 4]], dtype=np.float32)
-OPS, LINE = make_key("ops", ["admin"])
 SLOW_SECONDS = 2.5
 
 
-def publish(root: Path, version: int) -> Path:
-    """By one rename. Odd versions have three members and even ones two, which answer otherwise."""
-    tiny.write_ensemble(root.parent / "beside", version=version, n_members=members_of(version))
-    folder = root / "tiny" / str(version)
-    return (root.parent / "beside" / "tiny" / str(version)).rename(folder)
-
-
-def members_of(version: int) -> int:
-    return 2 + version % 2
-
-
-def whole(answer: dict[str, Any]) -> bool:
-    """Whether an answer is that of the version which it names, in all its parts."""
-    n_members = members_of(answer["version"])
-    expected = tiny.answers(ROW, n_members).mean(axis=0)[0]
-    return len(answer["members"]) == n_members and bool(
-        np.allclose(answer["predictions"][0]["probabilities"], expected, atol=1e-6)
-    )
-
-
-@contextmanager
-def controlled(tmp_path: Path, *options: str, control: str = "explicit") -> Iterator[Server]:
-    tiny.write_ensemble(tmp_path / "models", n_members=members_of(1))
-    (tmp_path / "keys").write_text(f"* predict\n{LINE}\n")
-    given = ("--workers", "2", "--model-control", control, "--keys-file", str(tmp_path / "keys"))
-    with running(tmp_path, *given, *options) as server:
-        yield server
-
-
-def administer(server: Server, what: str, port: int = 0, **parameters: str) -> tuple[int, Any]:
-    body = json.dumps({"parameters": parameters}).encode() if parameters else None
-    status, answer = server.request("POST", f"/v2/repository/{what}", body, port=port, **{"X-Api-Key": OPS})
-    return status, json.loads(answer)
-
-
-def versions_that_answer(server: Server, n: int = 24) -> set[int | None]:
-    """Of connections enough to meet both workers; None where there is no answer."""
-    answers = [server.request("POST", "/predict", BODY) for _ in range(n)]
-    return {json.loads(body)["version"] if status == 200 else None for status, body in answers}
-
-
-class Traffic:
-    """Asks on a few connections that stay, until it is told to stop."""
-
-    def __init__(self, server: Server, n_connections: int = 3) -> None:
-        self.failed: list[object] = []
-        self.mixed: list[object] = []
-        self.by_version: Counter[int] = Counter()
-        self._port = server.port
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(n_connections)]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=SECONDS)
-        while not self._stopped.is_set():
-            connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-            if response.status != 200:
-                self.failed.append(answer)
-                continue
-            self.by_version[answer["version"]] += 1
-            if not whole(answer):
-                self.mixed.append(answer)
-            time.sleep(0.002)
-        connection.close()
+def asked(server: Server) -> Traffic:
+    """By a few clients, who know what each version answers."""
+    return Traffic(server.port, clients=3, n_members=members_of)
 
 
 class TestExplicit:
-    def test_twenty_good_and_twenty_bad_loads_under_traffic(self, tmp_path: Path) -> None:
-        root = tmp_path / "models"
-        with controlled(tmp_path) as server:
-            before = children(server)
-            with Traffic(server) as traffic:
-                for version in range(2, 22):
-                    folder = publish(root, version)
-                    assert administer(server, "models/tiny/load") == (
-                        200,
-                        {"name": "tiny", "versions": [version], "generation": version},
-                    )
-                    # All workers have it, as soon as the answer is there.
-                    assert versions_that_answer(server, 6) == {version}
-
-                    bad = publish(root, version + 1)
-                    (bad / "m1.onnx").write_bytes((folder / "m2.onnx").read_bytes())
-                    status, refused = administer(server, "models/tiny/load")
-                    assert status == 400
-                    assert refused["error"].startswith(f"tiny/{version + 1}/m1.onnx: expected ")
-                    shutil.rmtree(bad)
-                until(lambda: traffic.by_version[21])
-            assert traffic.failed == []
-            assert traffic.mixed == []
-            assert traffic.by_version.keys() >= {2, 21}
-            assert children(server) == before
-            metrics = server.metrics()
-            assert metrics["committee_generation"] == 21
-            assert metrics['committee_model_ready{ensemble="tiny",version="21"}'] == 1
-            assert metrics['committee_model_ready{ensemble="tiny",version="20"}'] == 0
-            changes = {outcome: metrics[f'committee_model_changes_total{{action="load",outcome="{outcome}"}}']
-                       for outcome in ("done", "refused")}  # fmt: skip
-            assert changes == {"done": 20, "refused": 20}
-            assert server.stop() == 0
-        assert not [entry for entry in server.entries() if entry["level"] not in ("info", "debug")]
-        assert OPS not in (tmp_path / "log").read_text()
-
     def test_what_is_refused_and_who_comes_second(self, tmp_path: Path) -> None:
         root = tmp_path / "models"
         with controlled(tmp_path, "--trial-seconds", str(SLOW_SECONDS)) as server, ThreadPoolExecutor(8) as pool:
             write_graph(root, endless_member(), version=2)
-            with Traffic(server) as traffic:
+            with asked(server) as traffic:
                 slow = pool.submit(administer, server, "models/tiny/load")
                 until(lambda: len(children(server)) == 2 and grandchildren(server))
                 others = list(pool.map(lambda _: administer(server, "models/tiny/load"), range(6)))
@@ -154,7 +35,7 @@ class TestExplicit:
                 status, refused = slow.result()
                 assert (status, refused["error"]) == (400, "tiny/2: it took more than 2.5 seconds to verify")
             assert not grandchildren(server)
-            assert (traffic.failed, traffic.mixed, set(traffic.by_version)) == ([], [], {1})
+            assert (traffic.wrong, traffic.lost, set(traffic.by_version)) == ([], [], {1})
             shutil.rmtree(root / "tiny/2")
 
             write_graph(root, b"no graph", version=2)
@@ -235,7 +116,7 @@ class TestExplicit:
 class TestPolling:
     def test_a_version_that_is_renamed_into_its_place(self, tmp_path: Path) -> None:
         root = tmp_path / "models"
-        with controlled(tmp_path, "--poll-seconds", "0.1", control="poll") as server, Traffic(server) as traffic:
+        with controlled(tmp_path, "--poll-seconds", "0.1", control="poll") as server, asked(server) as traffic:
             publish(root, 2)
             until(lambda: traffic.by_version[2])
             until(lambda: versions_that_answer(server) == {2})
@@ -251,7 +132,7 @@ class TestPolling:
             )
             shutil.rmtree(root / "tiny/4")
             until(lambda: versions_that_answer(server) == {2})
-        assert (traffic.failed, traffic.mixed) == ([], [])
+        assert (traffic.wrong, traffic.lost, traffic.refused) == ([], [], {})
         tellers = [line["pid"] for line in server.said("^a version is refused")]
         assert len(tellers) == len(set(tellers))  # whoever polls tells it once
         assert server.process.returncode == 0

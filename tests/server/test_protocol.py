@@ -536,3 +536,39 @@ class TestKnownHeads:
             assert reader.answer().status == 200
             connection.sendall(b"\x16\x03\x01")
             refusal(reader.answer(), 400, "invalid_input")
+
+
+class Patient(FastLane):
+    LAST_SECONDS = 60.0
+
+
+class PatientSlowRoad(SlowRoad):
+    LAST_SECONDS = 60.0
+
+
+class TestTheStop:
+    @pytest.mark.parametrize("http", [Patient, PatientSlowRoad])
+    def test_a_request_that_is_on_its_way_is_answered(self, models: Path, http: type[FastLane]) -> None:
+        """On a connection that was idle, and on one that has had none."""
+        with (
+            served(create_app(Settings(models=models, default="tiny")), http) as server,
+            server.connect() as used,
+            server.connect() as fresh,
+        ):
+            used.sendall(post())
+            assert Reader(used).answer().header("connection") is None
+            until(lambda: len(server.connections) == 2)
+            server.server.should_exit = True
+            until(lambda: all(connection._stopping for connection in server.connections))
+            for connection in (used, fresh):
+                connection.sendall(post())
+                reader = Reader(connection)
+                answer = reader.answer()
+                assert (answer.status, answer.header("connection")) == (200, "close")
+                reader.end()
+
+    def test_what_stays_idle_is_closed(self, models: Path) -> None:
+        with served(create_app(Settings(models=models, default="tiny"))) as server, server.connect() as idle:
+            until(lambda: len(server.connections) == 1)
+            server.server.should_exit = True
+            assert read_all(idle) == b""

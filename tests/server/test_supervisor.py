@@ -1,4 +1,4 @@
-"""Workers that die, stop, stand or never begin, under a real supervisor."""
+"""Workers that die, stand or never begin, under a real supervisor; while clients ask: `tests/chaos`."""
 
 import json
 import os
@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 
 from server.supervisor import _Watched
-from tests.server.processes import BODY, SECONDS, Server, children, endless_member, running, until, write_graph
+from tests.server.processes import (
+    BODY,
+    SECONDS,
+    Server,
+    children,
+    endless_member,
+    running,
+    until,
+    until_said,
+    write_graph,
+)
 from tests.tiny import write_ensemble
 
+READY = "^ready to serve"
 BLOCKABLE = """
 import sys, time
 from server import cli, worker
@@ -66,12 +77,12 @@ sys.exit(cli.run(sys.argv[2:]))
 def replaced(server: Server) -> dict[str, float]:
     """Workers, by why."""
     name = "committee_workers_replaced_total"
-    return {key[len(name) + 8 : -2]: value for key, value in server.metrics().items() if key.startswith(name)}
+    return {key[len(name) + 8 : -2]: value for key, value in server.metrics().items() if key.startswith(name) and value}
 
 
 def ready(server: Server) -> int:
     """How many workers have begun to serve."""
-    return len(server.said("^ready to serve"))
+    return len(server.said(READY))
 
 
 @pytest.mark.parametrize("how", ["sleep", "c"])
@@ -90,26 +101,13 @@ def test_a_worker_whose_event_loop_stands_is_replaced_and_the_log_says_where_it_
         assert server.stop() == 0
 
 
-def test_a_worker_that_is_stopped_is_replaced_and_keeps_nobody_waiting(tmp_path: Path) -> None:
-    write_ensemble(tmp_path / "models")
-    with running(tmp_path, "--workers", "2") as server:
-        victim = min(children(server))
-        os.kill(victim, signal.SIGSTOP)
-        until(lambda: server.request("POST", "/predict", BODY)[0] == 200 and ready(server) == 3)
-        assert victim not in children(server)
-        [told] = server.said("^a worker's event loop has stood for ")
-        assert "where" not in told  # it could not say
-        assert replaced(server) == {"silent": 1}
-        assert server.stop() == 0
-
-
 def test_a_worker_that_crashes_is_replaced(tmp_path: Path) -> None:
     write_ensemble(tmp_path / "models")
     with running(tmp_path, "--workers", "1") as server:
         for n, how in enumerate((signal.SIGSEGV, signal.SIGKILL), start=2):
             [victim] = children(server)
             os.kill(victim, how)
-            until(lambda n=n: ready(server) == n)  # type: ignore[misc]
+            until_said(server, READY, n)
             [told] = server.said(f"^a worker was ended by {how.name}, so another takes its place")
             assert told["worker"] == victim
         assert replaced(server) == {"died": 2}

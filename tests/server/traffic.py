@@ -4,21 +4,21 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests import tiny
+from tests.server.processes import until
 
 SECONDS = 30
 """How long a client waits for an answer."""
-N_ROWS = 32
-"""Different requests."""
-ROWS = tiny.rows(N_ROWS, seed=5)
+ROWS = tiny.rows(32, seed=5)
 N_MEMBERS = 3
 """Of the version that has most."""
 
@@ -78,15 +78,17 @@ class Traffic:
         port: int,
         *,
         clients: int = 8,
-        pause: float = 0.002,
+        pause: float = 0.01,
         options: str = "",
-        n_members: Mapping[int, int] | None = None,
+        n_members: Callable[[int], int] = lambda _: N_MEMBERS,
         ensemble: str | None = None,
+        rows: NDArray[np.float32] = ROWS,
     ) -> None:
         self.count = Count()
+        self._rows = rows
         self._port, self._clients, self._pause, self._n_members = port, clients, pause, n_members
         path = "/predict" if ensemble is None else f"/v1/ensembles/{ensemble}/predict"
-        self._requests = [_request(path + options, row.tolist()) for row in ROWS]
+        self._requests = [_request(path + options, row.tolist()) for row in rows]
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="traffic")
 
@@ -132,13 +134,13 @@ class Traffic:
         self.count.sent += 1
         began, came = monotonic(), bytearray()
         try:
-            writer.write(self._requests[number % N_ROWS])
+            writer.write(self._requests[number % len(self._requests)])
             status, stays, body = await asyncio.wait_for(_read(reader, came), SECONDS)
         except (OSError, EOFError, TimeoutError) as exc:
             self.count.lost.append(Lost(monotonic(), type(exc).__name__, fresh, len(came)))
             return False
         self.count.longest = max(self.count.longest, monotonic() - began)
-        self._judge(status, json.loads(body), number % N_ROWS)
+        self._judge(status, json.loads(body), number % len(self._requests))
         return stays
 
     def _judge(self, status: int, answer: dict[str, Any], row: int) -> None:
@@ -153,12 +155,18 @@ class Traffic:
 
     def _is_right(self, answer: dict[str, Any], row: int) -> bool:
         """Whether it is that of the version and the members which it names, in all its parts."""
-        there = N_MEMBERS if self._n_members is None else self._n_members[answer["version"]]
+        there = self._n_members(answer["version"])
         members = [int(name.removeprefix("m")) - 1 for name in answer["members"]]
         if len(members) + len(answer["missing"]) != there:
             return False
-        expected = tiny.answers(ROWS[row : row + 1], N_MEMBERS)[members].mean(axis=0)[0]
+        expected = tiny.answers(self._rows[row : row + 1], N_MEMBERS)[members].mean(axis=0)[0]
         return bool(np.allclose(answer["predictions"][0]["probabilities"], expected, atol=1e-6))
+
+
+def after(n: int, count: Count) -> None:
+    """Returns once so many more have been answered."""
+    before = count.right
+    until(lambda: count.right >= before + n)
 
 
 def _request(target: str, row: list[float]) -> bytes:
