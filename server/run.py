@@ -156,8 +156,9 @@ class Run:
             await self._one_by_one(suspects)
         if self._finishing:
             await asyncio.wait(self._finishing)
-            for task in self._finishing:
-                task.result()
+            faults = [task.exception() for task in self._finishing]  # of all, or asyncio would tell of those left
+            for fault in filter(None, faults):
+                raise fault
 
     async def _one_by_one(self, members: Sequence[int]) -> None:
         """The cheapest first. One that is slow is not waited for: the next starts beside it."""

@@ -204,13 +204,33 @@ def test_it_is_described_how_many_must_answer(client: Client, of: str, on_failur
 def test_a_member_that_keeps_failing_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     faulty.write(tmp_path, packed=False)
     with serve(tmp_path, "faulty") as client:
+        engine = client.app.state.engine
+        known = engine._members[engine.ensemble()]
+        known.own_rows = faulty.rows(1, NAN)
         caplog.clear()
         for query in ("", "on_failure=fail", ""):
             ask(client, faulty.rows(1, NAN), query)
+            while known.on_trial:  # in a thread, and nobody waits for it
+                client.get("/v2/health/live")
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
             (logging.WARNING, "a member failed: it answered NaN, infinity or no distribution")
         ]
         assert (vars(caplog.records[0])["member"], vars(caplog.records[0])["reason"]) == ("m3", "invalid")
+
+
+def test_of_rows_that_a_member_cannot_answer_the_log_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sends them could fill it."""
+    faulty.write(tmp_path, packed=False)
+    with serve(tmp_path, "faulty") as client:
+        engine = client.app.state.engine
+        caplog.clear()
+        for _ in range(3):
+            assert answer(ask(client, faulty.rows(1, NAN)))["reasons"] == {"m3": "invalid"}
+            while engine._members[engine.ensemble()].on_trial:
+                client.get("/v2/health/live")
+        assert caplog.records == []
 
 
 def test_a_final_estimator_that_fails_is_a_fault_of_which_the_log_tells(
