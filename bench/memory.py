@@ -79,7 +79,7 @@ def make_cases() -> dict[str, Case]:
         ),
         "OIP: bytes": _binary(head),
         "OIP: nothing but bytes": Case(INFER, RAW, bytes(LIMIT), (("Inference-Header-Content-Length", "0"),)),
-        "OIP: a million texts": _texts(),
+        "OIP: four million texts": _texts(),
         "float32": Case(PREDICT, RAW, bytes(LIMIT)),
         "npy of float64": Case(PREDICT, "application/x-npy", _npy()),
         "CSV": Case(PREDICT, "text/csv", _fill(b"", b"1,2,3,4\n", b"")),
