@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import ctypes
 import faulthandler
 import gc
 import logging
@@ -32,6 +33,8 @@ RETRY_SECONDS = 10
 """How long it takes until the next tries, after a worker that replaces another could not load the repository."""
 SHOW_WHERE = signal.SIGUSR2
 """Has a worker write where its main thread is to its temporary file, whatever that thread is doing."""
+MMAP_THRESHOLD, LARGE = -3, 1 << 20
+"""By glibc's name for it: bytes of a block that is given back to the system as soon as it is freed."""
 GARBAGE = 10_000
 """Objects between two collections of garbage. Requests leave hardly any that counting references does not free."""
 
@@ -96,6 +99,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """Build the application here, after the fork, which sessions of ONNX Runtime do not survive."""
         try:
             metric_files.reserve(self._shared)
+            _give_back_what_is_large()
             super().load_wsgi()
             _leave_to_stand()
             _mark(self._shared, "loaded")
@@ -147,6 +151,16 @@ class Worker(UvicornWorker):  # type: ignore[misc]
                 await asyncio.sleep(SHUT_SECONDS)
             signal.raise_signal(signal.SIGTERM)
             return
+
+
+def _give_back_what_is_large() -> None:
+    """Tell glibc to keep nothing large for later.
+
+    It would, once a large block has been freed: a worker that has read a few large bodies would hold half as much again
+    as before, for good.
+    """
+    with suppress(AttributeError, OSError):  # of another C library
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def _leave_to_stand() -> None:

@@ -394,3 +394,30 @@ def test_what_is_loaded_is_left_alone_by_the_collector_of_garbage() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*threshold)
+
+
+LARGE = """
+from pathlib import Path
+from server import worker
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+worker._give_back_what_is_large()
+begin = resident()
+bytearray(20 << 20)  # from now on glibc would take smaller ones of a heap of its own
+large, small = [], []
+for _ in range(10):
+    large.append(bytearray(b"x" * (8 << 20)))
+    small.append(bytearray(b"y" * 5000))  # … and these would keep it from shrinking
+most = resident()
+large.clear()
+print(most - begin, resident() - begin)
+"""
+
+
+def test_memory_of_what_was_large_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    most, left = map(int, done.stdout.split())
+    assert most >= 80
+    assert left <= 4
