@@ -64,8 +64,9 @@ def catalogue() -> list[Bad]:
 class Hostile:
     """Sends to a port; `words` counts what came of it, `unmeant` lists what should not have been."""
 
-    def __init__(self, port: int, random: Random) -> None:
-        self._port, self._random = port, random
+    def __init__(self, port: int, random: Random, *, patience: float) -> None:
+        """`patience`: seconds that the server waits for clients."""
+        self._port, self._random, self._patience = port, random, patience
         self.words: Counter[str] = Counter()
         self.unmeant: list[str] = []
         self.excused: Callable[[], bool] = lambda: False
@@ -83,7 +84,9 @@ class Hostile:
 
     async def all_once(self) -> None:
         """Everything that is known, so that what it costs the first time has been paid."""
-        for bad in [*self._small, *self._big]:
+        for begin in range(0, len(self._small), AT_ONCE):
+            await asyncio.gather(*map(self._send, self._small[begin : begin + AT_ONCE]))
+        for bad in self._big:
             await self._send(bad)
 
     def begin(self) -> None:
@@ -181,7 +184,7 @@ class Hostile:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         with suppress(ConnectionError):
             writer.write(get("/openapi.json") * 20)
-            await asyncio.sleep(SECONDS / 3)
+            await asyncio.sleep(2 * self._patience)
         writer.transport.abort()
         self.words["deaf"] += 1
 

@@ -26,14 +26,13 @@ from tests.soak.samples import Record, Sample, look_at, percentiles
 from tests.soak.trouble import Trouble
 from tests.soak.verdict import Check, judge
 
-OPTIONS = ("--model-control", "explicit", "--header-timeout", "3", "--body-timeout", "3", "--write-timeout", "3")
+OPTIONS = ("--model-control", "explicit")
+TIMEOUTS = ("--header-timeout", "--body-timeout", "--write-timeout")
 CONNECTIONS, BUSY = 256, 32
 HOSTILE_PART = 0.05
 """Hostile clients for each good request."""
 CALLS_PART = 0.02
 """Calls over gRPC for each good request over HTTP."""
-REST_SECONDS = 6.0
-"""After the load, until the server is at rest: what hostile clients hold ends by its deadlines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,11 @@ class Way:
     seed: int = 0
     find: float = 4.0
     """Seconds of full load, to find out what can be."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the server waits for clients."""
+        return 3.0 if self.seconds >= 60 else 1.0
 
     @property
     def look(self) -> float:
@@ -106,6 +110,8 @@ class Load:
             return "refused"
         if answer.status == 404 and ask.may_be_gone:
             return "unloaded"
+        if answer.status == 503 and b'"code":"quorum_missed"' in answer.body:
+            return "degraded"
         if answer.status != 200:
             return "wrong"
         if ask.is_right(answer.head, answer.body):
@@ -121,7 +127,17 @@ def soak(way: Way, out: Path, console: Console) -> Found:
         write_repository(root / "models")
         asks = make(root / "models")
         key = _new_key(root / "keys")
-        options = (*OPTIONS, "--models", str(root / "models"), "--default", DEFAULT, "--keys-file", str(root / "keys"))
+        timeouts = [word for name in TIMEOUTS for word in (name, f"{way.patience:g}")]
+        options = (
+            *OPTIONS,
+            *timeouts,
+            "--models",
+            str(root / "models"),
+            "--default",
+            DEFAULT,
+            "--keys-file",
+            str(root / "keys"),
+        )
         with (
             (out / "samples.jsonl").open("w") as file,
             serving(out / "server.log", *options) as server,
@@ -153,7 +169,7 @@ class Soak:
         self._trouble = Trouble(server, key, self._random)
         self._trouble.tell = self._events.append
         self._load = Load(asks, lambda: self._trouble.has_killed)
-        self._hostile = Hostile(server.port, self._random)
+        self._hostile = Hostile(server.port, self._random, patience=way.patience)
         self._hostile.excused = lambda: self._trouble.has_killed
         self._began = time.monotonic()
         self._clock = machine.clock(())
@@ -178,7 +194,7 @@ class Soak:
         )
         await self._hostile.end()
         await calls.close()
-        await asyncio.sleep(REST_SECONDS)
+        await asyncio.sleep(2 * self._way.patience)  # until the server is at rest
         samples = self._record.samples[1:]
         checks = judge(
             samples,
