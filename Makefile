@@ -67,7 +67,7 @@ fuzz: $(DEV)/.installed ## Throw damaged requests, bodies, manifests and graphs 
 	$(DEV)/bin/python -m tests.fuzz --minutes $(MINUTES)
 
 chaos: $(DEV)/.installed ## Stop, kill, starve and crowd servers under load, a hundred times each (15 minutes): bench/results/chaos.json
-	CHAOS=long CHAOS_FIGURES=bench/results/chaos.json $(DEV)/bin/python -m pytest tests/chaos
+	CHAOS=long CHAOS_FIGURES=bench/results/chaos.json $(DEV)/bin/python -m pytest -s tests/chaos
 
 soak: MINUTES ?= 60
 soak: $(DEV)/.installed ## Serve under everything at once, workers killed, and see that nothing is lost, wrong or grows (MINUTES=60)

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ LINES = pytest.StashKey[list[Line]]()
 @pytest.fixture
 def line(request: pytest.FixtureRequest) -> Line:
     """What the test says of its fault, to be shown at the end; the fault is what the test is called."""
-    line = Line(request.node.name.removeprefix("test_").replace("_", " "))
+    line = Line(re.sub(r"[\[\]_]", " ", request.node.name.removeprefix("test_")).strip())
     request.config.stash.setdefault(LINES, []).append(line)
     return line
 

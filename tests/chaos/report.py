@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import pytest
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -17,6 +18,7 @@ from tests.server.traffic import Count
 
 LONG = os.environ.get("CHAOS") == "long"
 """Whether faults are made as often as the documentation says, and not just often enough for a test."""
+only_long = pytest.mark.skipif(not LONG, reason="other tests have it, at less length")
 COLUMNS = (
     "fault",
     "times",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from server.manifest import MANIFEST_FILE
 from tests import tiny
-from tests.chaos.report import Line, times
+from tests.chaos.report import Line, only_long, times
 from tests.server.changes import OPS, administer, controlled, members_of, publish, versions_that_answer
 from tests.server.processes import Server, children, roll, running, until, until_said
 from tests.server.traffic import Count, Traffic
@@ -75,6 +75,7 @@ def test_as_many_bad_loads_as_good_ones(tmp_path: Path, line: Line) -> None:
     assert OPS not in (tmp_path / "log").read_text()
 
 
+@only_long
 def test_32_loads_at_once(tmp_path: Path, line: Line) -> None:
     """One makes the change, the others are told that it is under way, or find it made."""
     with controlled(tmp_path) as server, ThreadPoolExecutor(32) as pool:

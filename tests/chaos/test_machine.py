@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from tests.chaos.report import Line, times
+from tests.chaos.report import Line, only_long, times
 from tests.server.processes import BODY, SECONDS, children, roll, running, start, until, until_said
 from tests.server.served_http import Reader, get
 from tests.server.test_supervisor import READY, ready
@@ -130,6 +130,7 @@ def test_no_file_can_be_opened(folder: Path, line: Line) -> None:
         assert server.stop() == 0
 
 
+@only_long
 def test_the_supervisor_can_open_no_file(folder: Path, line: Line) -> None:
     """A worker that dies is replaced once it can; meanwhile the others serve."""
     with running(folder, "--workers", "2") as server:
@@ -186,6 +187,7 @@ def test_a_start_without_memory_for_shared_files(folder: Path) -> None:
     )
 
 
+@only_long
 @pytest.mark.usefixtures("namespaces")
 def test_the_repository_is_read_only(folder: Path, line: Line) -> None:
     """Nothing is written to it."""
@@ -225,6 +227,7 @@ def test_the_disk_of_the_log_is_full(folder: Path, line: Line) -> None:
         assert server.stop() == 0
 
 
+@only_long
 def test_a_provider_is_not_there(folder: Path, line: Line) -> None:
     """Graphs do not run by another instead: the server does not start."""
     server = start(folder, "--port", "0", "--providers", "cuda")

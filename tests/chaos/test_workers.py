@@ -1,6 +1,6 @@
 """Workers and their supervisor die, stop and stand while clients ask.
 
-That one which loads is none of them, and that one which cannot be made ends nothing: `tests/server/test_supervisor.py`.
+One that loads is none of them, and one that cannot be made ends nothing: `tests/server/test_supervisor.py`.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from tests.chaos.report import LONG, Line, times
+from tests.chaos.report import Line, only_long, times
 from tests.server.processes import SECONDS, Server, children, running, until, until_said
 from tests.server.test_supervisor import BLOCKABLE, READY, ready, replaced
 from tests.server.test_workers import shared_folder
@@ -56,7 +56,9 @@ def until_gone(pids: set[int]) -> None:
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSEGV], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=only_long)], ids=lambda fault: fault.name
+)
 def test_a_worker_gets(folder: Path, line: Line, fault: signal.Signals) -> None:
     """What was in flight in it is lost, and nothing else."""
     line.note = "seconds until there are as many workers as before"
@@ -98,7 +100,7 @@ def test_a_worker_gets_SIGSTOP(folder: Path, line: Line) -> None:  # noqa: N802
         assert server.stop() == 0
 
 
-@pytest.mark.skipif(not LONG, reason="takes seconds, and tests/server/test_supervisor.py has it")
+@only_long
 def test_an_event_loop_is_blocked_for_12_seconds(folder: Path, line: Line) -> None:
     line.note = "seconds until there are as many workers as before"
     program = ("-c", BLOCKABLE.replace("60", "12"), "sleep")

@@ -194,6 +194,20 @@ def test_a_reload_keeps_as_many_serving_as_there_should_be(tmp_path: Path) -> No
     assert not [entry for entry in server.entries() if entry["level"] != "info"]
 
 
+def test_a_reload_with_broken_keys_is_refused(tmp_path: Path) -> None:
+    write_ensemble(tmp_path / "models")
+    keys = tmp_path / "keys"
+    keys.write_text("* predict\n")
+    with running(tmp_path, "--workers", "1", "--keys-file", str(keys)) as server:
+        before = children(server)
+        keys.write_text("x\n")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.said(f"^not reloaded: {keys}: line 1: "))
+        assert server.request("POST", "/predict", BODY)[0] == 200
+        assert children(server) == before
+        assert server.stop() == 0
+
+
 def test_many_reloads_at_once_are_few(tmp_path: Path) -> None:
     write_ensemble(tmp_path / "models")
     with running(tmp_path, "--workers", "1") as server:
