@@ -1,6 +1,7 @@
 """Good requests over gRPC."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,16 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 TOLERANCE = 1e-5
 SECONDS = 30.0
 N_ROWS = 16
+RETRIES = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+}
+"""What comes in the moment in which a worker stops, gRPC's own server refuses so: `docs/reliability.md`."""
 RECONNECTING = [
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIES}]})),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
