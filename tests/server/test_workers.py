@@ -337,7 +337,7 @@ class TestFolder:
             assert (folder.parent == Path("/dev/shm")) == memory
             assert folder.stat().st_mode & 0o777 == 0o700
         finally:
-            folder.rmdir()
+            shutil.rmtree(folder)
 
 
 def write_certificate(folder: Path) -> tuple[str, str]:
