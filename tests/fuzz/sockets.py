@@ -1,7 +1,7 @@
 """Damaged requests to a server of two workers, over real sockets: on connections that are kept, and pipelined.
 
-Most are framed well and damaged within: their head, query, or body of every kind that there is. The others are damaged
-as bytes. Behind each few of them comes a good request, whose answer has to be right; no worker may end.
+Most are framed well and damaged within: their head, query, or body of every kind that there is. A quarter is damaged as
+bytes. Behind each few of them comes a good request, whose answer has to be right; no worker may end.
 """
 
 import asyncio
@@ -28,11 +28,10 @@ from tests.fuzz.requests import Requests
 from tests.fuzz.targets import CORPUS, Bodies, Queries
 from tests.server.processes import Server, children, running
 
-CONNECTIONS = 32
+FRAMED, RAW = 24, 24
+"""Connections at once: those whose requests are framed well; and of those that are not, a new one for each."""
 PIPELINED = 12
 """Requests of a batch, beside the good one at its end."""
-RAW_SHARE = 0.1
-"""Of the batches that are damaged as bytes, one request each: each takes a connection of its own."""
 SECONDS = 30.0
 """Within which whatever is asked is answered, or given up."""
 TIMEOUT = "0.5"
@@ -121,6 +120,8 @@ class Storm:
     seeds: Sequence[Seed] = field(default_factory=make_seeds)
     words: Counter[str] = field(default_factory=Counter)
     n_good: int = 0
+    n_raw: int = 0
+    """Of those that are counted, how many were damaged as bytes."""
     failed: bytes = b""
     """What the connection had sent whose answers are wrong."""
 
@@ -136,7 +137,7 @@ class Storm:
 
     async def rage(self) -> None:
         """Until so many are answered. Raises AssertionError."""
-        lanes = [asyncio.create_task(self._lane(lane)) for lane in range(CONNECTIONS)]
+        lanes = [asyncio.create_task(self._lane(lane, raw=lane >= FRAMED)) for lane in range(FRAMED + RAW)]
         try:
             await asyncio.gather(*lanes)
         finally:
@@ -144,9 +145,8 @@ class Storm:
                 lane.cancel()
         self._look()
 
-    async def _lane(self, lane: int) -> None:
+    async def _lane(self, lane: int, *, raw: bool) -> None:
         while self.goes_on(self.words.total()):
-            raw = self.random.random() < RAW_SHARE
             streams = await asyncio.open_connection("127.0.0.1", self.server.port)
             try:
                 kept = True
@@ -209,6 +209,7 @@ class Storm:
             assert not answered or len(statuses) == n_requests + 1, statuses
         damaged = statuses[:-1] if answered and not raw else statuses[:1]
         self.words.update(map(str, damaged if damaged else ["closed"]))
+        self.n_raw += raw
 
     def _look(self) -> None:
         self._looked = self.words.total()
