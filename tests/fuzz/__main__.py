@@ -93,9 +93,8 @@ def fuzz_server(seed: int, *, seconds: float, inputs: int | None) -> int:
             return _report(SERVER, storm.failed, seed)
         memory = memory_of(server)
     _summarise(SERVER, storm.words, time.monotonic() - began, seed)
-    console.print(
-        f"{SERVER}: {storm.n_raw:,} damaged as bytes; {storm.n_good:,} good requests between; MiB of the workers, and at most: {memory}"
-    )
+    console.print(f"{SERVER}: {storm.n_raw:,} damaged as bytes; {storm.n_good:,} good requests between")
+    console.print(f"{SERVER}: MiB of the workers, and at most: {memory}")
     return 0
 
 

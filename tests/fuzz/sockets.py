@@ -34,8 +34,8 @@ PIPELINED = 12
 """Requests of a batch, beside the good one at its end."""
 SECONDS = 30.0
 """Within which whatever is asked is answered, or given up."""
-TIMEOUT = "0.5"
-"""Seconds that the server waits for what a damaged length promises."""
+TIMEOUT, KEEP_ALIVE = "0.5", "5"
+"""Seconds that the server waits for what a damaged length promises, and for a next request that nobody will send."""
 LOOK_EVERY = 2000
 """Requests after which the workers are counted."""
 ROW = [1.0, 2.0, 3.0, 4.0]
@@ -266,7 +266,7 @@ def serving() -> Iterator[Server]:
             tiny.write_regression,
         ):
             write(root / "models")
-        limits = ("--header-timeout", TIMEOUT, "--body-timeout", TIMEOUT, "--workers", "2")
+        limits = ("--header-timeout", TIMEOUT, "--body-timeout", TIMEOUT, "--keep-alive", KEEP_ALIVE, "--workers", "2")
         with running(root, *limits) as server:
             yield server
             assert server.stop() == 0
