@@ -55,16 +55,21 @@ def go(port: int, number: int) -> None:
 
 
 def test_clients_disconnect_in_the_midst_of_a_request(folder: Path, line: Line) -> None:
-    """Nobody else notices, and nothing is left of them."""
+    """Others are answered, or told that so many are too many; nothing is left of those who go."""
     with running(folder, "--workers", "2") as server:
         before = sockets(server)
         with Traffic(server.port) as count, ThreadPoolExecutor(4) as pool:
             for _ in pool.map(lambda number: go(server.port, number), times(600, 10_000, "disconnects")):
                 line.times += 1
             after(16, count)
-        line.add(count)
-        assert (count.lost, count.wrong, count.refused, count.unconnected) == ([], [], {}, 0)
         until(lambda: sockets(server) == before)
+        with Traffic(server.port, clients=1) as calm:
+            after(32, calm)
+        for found in (count, calm):
+            line.add(found)
+            assert (found.lost, found.wrong, found.unconnected) == ([], [], 0)
+        assert count.refused.keys() <= {"overloaded"}
+        assert calm.refused == {}
         assert server.stop() == 0
     assert not [entry for entry in server.entries() if entry["level"] != "info"]
 
