@@ -10,6 +10,7 @@ import pytest
 
 from server import accepting
 from server.accepting import Acceptor
+from server.shares import Shares
 from tests.server.test_shares import PEER, joined
 
 
