@@ -53,8 +53,7 @@ def write_docs(found: Found, out: Path, docs: Path) -> None:
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     rows = [f"| {check.name} | {check.found} | {check.meant} |" for check in found.checks]
-    picture = "![Memory, descriptors, latency and answers over time](soak.svg)"
-    lines = [picture, "", "| | found | meant |", "|---|---|---|", *rows, "", *found.told]
+    lines = ["| | found | meant |", "|---|---|---|", *rows, "", *found.told]
     page.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
 
 
