@@ -1,6 +1,6 @@
 """The files in memory by which the processes share their metrics: prometheus_client maps them, and lets them grow.
 
-Memory that is mapped and not there is a SIGBUS once it is written to, so there is room in them before it is needed.
+There is room in them before it is needed (`server.mapped` says why).
 What a process has counted is added to an heir's when it is gone: its own files would stay, and each scrape read them.
 
 prometheus_client asks when it is imported where the files are, so it may not be imported here at the top.
@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from server.mapped import allocate
 
 SIZES = {
     "counter": 1 << 16,
@@ -115,10 +117,7 @@ def _used(path: Path) -> int:
 def _allocate(path: Path, size: int) -> None:
     """So many bytes at least. Raises OSError."""
     with path.open("ab") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:  # macOS
-            file.truncate(size)
+        allocate(file.fileno(), size)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from server.mapped import allocate
+
 PLACES = 2048
 """Workers that there is room for: twice as many as there may be, for some go while others come."""
 SILENT_SECONDS = 0.5
@@ -36,7 +38,7 @@ class Shares:
         size = PLACES * _PLACE.size
         with path.open("a+b") as file:
             if file.tell() < size:
-                _reserve(file.fileno(), size)
+                allocate(file.fileno(), size)
             self._memory = mmap.mmap(file.fileno(), size)
         self._own: int | None = None
         self._count = 0
@@ -78,11 +80,3 @@ class Shares:
             for place, (pid, count, beat) in enumerate(_PLACE.iter_unpack(self._memory[: PLACES * _PLACE.size]))
             if pid and beat > awake and count != _RETIRED and place != self._own
         ]
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Memory that is mapped and is not there is a SIGBUS once it is written to."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:  # macOS
-        os.truncate(descriptor, size)
