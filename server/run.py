@@ -229,14 +229,18 @@ class Run:
     # ---- Calls ------------------------------------------------------------------------------------------------------
 
     def _start(self, rows: Rows, members: tuple[int, ...], then: Callable[[Call], None] = lambda call: None) -> Call:
+        """A call that is stopped when nobody waits any more."""
+        call = self._call(rows, members, then)
+        self._calls.append(call)
+        return call
+
+    def _call(self, rows: Rows, members: tuple[int, ...], then: Callable[[Call], None]) -> Call:
         def on_end(call: Call) -> None:
             self._known.calls.subtract(call.members)
             then(call)
 
         self._known.calls.update(members)
-        call = Call(self.ensemble, rows, members, self._pool, on_end)
-        self._calls.append(call)
-        return call
+        return Call(self.ensemble, rows, members, self._pool, on_end)
 
     def _stop(self, call: Call) -> None:
         if not call.done:
@@ -313,13 +317,11 @@ class Run:
 
         def judge(call: Call) -> None:
             timer.cancel()
-            known.calls.subtract(call.members)
             known.on_trial.discard(member)
             if call.error is not None or call.valid is None or not call.valid.all():
                 self._failed(member, reason, why)
 
-        known.calls.update((member,))
-        call = Call(self.ensemble, known.own_rows, (member,), self._pool, judge)
+        call = self._call(known.own_rows, (member,), judge)
         timer = self._loop.call_later(LENIENCE * self._patience((member,)), self._stop, call)
 
     def _learn(self, members: tuple[int, ...], seconds: float) -> None:
