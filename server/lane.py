@@ -86,7 +86,6 @@ class Head:
     """A request line and headers, of a request that may take the fast lane, and what they say."""
 
     target: Target
-    headers: Headers
     asked: Asked
     given_id: str | None
     length: int | None = None
@@ -95,14 +94,14 @@ class Head:
 
 def read_head(target: Target, headers: Headers) -> Head:
     asked = Asked(headers, target.query, target.name, target.version)
-    return Head(target, headers, asked, next(iter(values_of(headers, b"x-request-id")), None))
+    return Head(target, asked, next(iter(values_of(headers, b"x-request-id")), None))
 
 
 class PredictTurn(Turn):
     """A predict request. Its body is collected before anything is done, and then answered in a task of its own."""
 
     def __init__(self, connection: Connection, state: State, head: Head, *, keep_alive: bool, expects: bool) -> None:
-        super().__init__(connection, head.headers, keep_alive=keep_alive)
+        super().__init__(connection, head.asked.headers, keep_alive=keep_alive)
         self.head = head
         self.route = head.target.route
         self._state = state

@@ -2,10 +2,6 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Any
-
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from server.bounds import Bounds
 from server.framing import Refused, Stage, too_late
@@ -22,22 +18,14 @@ class Timed(Parsing, ABC):
 
     _bounds: Bounds
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._stage = Stage.BETWEEN
-        self._n_begun = 0
-        self._surplus = False
-        """Whether there are so many connections that this one may ask for nothing but health."""
-        self._idle_since: float | None = None
-        """Of the loop's clock; None while a request is on its way."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._timed = (0, Stage.BETWEEN)
+    _stage = Stage.BETWEEN
+    _n_begun = 0
+    _surplus = False
+    """Whether there are so many connections that this one may ask for nothing but health."""
+    _idle_since: float | None = None
+    """Of the loop's clock; None while a request is on its way."""
+    _timer: asyncio.TimerHandle | None = None
+    _timed = (0, Stage.BETWEEN)
 
     @abstractmethod
     def _give_up(self, why: Refused) -> None:

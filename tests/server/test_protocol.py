@@ -498,7 +498,7 @@ class TestKnownHeads:
             given = header[1] if header[0] == "X-Request-Id" else None
             assert (answer.header("x-request-id") == given) == (given is not None)
         assert Knowing.taken == len(said) == len(heads(knowing))
-        by_headers = {dict(head.headers).get(b"authorization") for head in heads(knowing).values()}
+        by_headers = {dict(head.asked.headers).get(b"authorization") for head in heads(knowing).values()}
         assert by_headers == {None, b"Bearer a"}
         made = [exchange(knowing, post("/predict", BODY, [JSON]))[0].header("x-request-id") for _ in range(3)]
         assert len(set(made)) == 3  # an id that was made is not remembered
