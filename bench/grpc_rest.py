@@ -11,14 +11,9 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -26,11 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.serving import serving
 from server.rpc.inference_pb2 import ModelInferRequest
 
 MODEL, INPUT, SHAPE = "fashion-fast", "image", (28, 28, 1)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-READY_SECONDS = 60
 
 Ask = Callable[[], Awaitable[None]]
 
@@ -42,51 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--connections", default="1,8")
     options = parser.parse_args(arguments)
     table = Table("rows", "connections", "over", "requests/s", "p50 ms", "p99 ms", "worker µs/request")
-    with _serving() as (worker, http, rpc):
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", workers=1) as server:
+        (worker,) = server.ready()
         for n_rows in map(int, options.rows.split(",")):
             for connections in map(int, options.connections.split(",")):
-                for name, run in (("HTTP", _over_http(http, n_rows)), ("gRPC", _over_grpc(rpc, n_rows))):
+                for name, run in (
+                    ("HTTP", _over_http(server.port, n_rows)),
+                    ("gRPC", _over_grpc(server.rpc_port, n_rows)),
+                ):
                     figures = asyncio.run(_measure(run, worker, connections, options.seconds))
                     table.add_row(str(n_rows), str(connections), name, *figures)
     Console().print(table)
-
-
-@contextmanager
-def _serving() -> Iterator[tuple[int, int, int]]:
-    """One worker: its process id, and its two ports."""
-    http, rpc = _free_port(), _free_port()
-    command = [sys.executable, "-m", "server", "--workers", "1", "--port", str(http), "--grpc-port", str(rpc)]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stderr=log)
-        try:
-            _wait_for(http)
-            tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            yield int(tasks.read_text().split()[0]), http, rpc
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int) -> None:
-    """Until the worker is ready, which is when it answers."""
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=READY_SECONDS) as connection:
-                connection.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
-                if connection.recv(4096).startswith(b"HTTP/1.1 200"):
-                    return
-        except OSError:
-            pass
-        if time.monotonic() > deadline:
-            raise TimeoutError("the server did not start")
-        time.sleep(0.1)
 
 
 def _pixels(n_rows: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bench.peers.process import free_ports
 
 START_SECONDS = 60
 STOP_SECONDS = 40
@@ -64,12 +65,3 @@ def serving(log: Path, *options: str, workers: int = 2) -> Iterator[Serving]:
             process.kill()
             process.wait()
             raise
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [listener.getsockname()[1] for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()
