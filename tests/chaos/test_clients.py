@@ -19,11 +19,9 @@ from server.bounds import Bounds
 from tests import faulty, tiny
 from tests.chaos.report import Line, times
 from tests.server.processes import BODY, Server, children, running, until
-from tests.server.served_http import Reader, get, post
+from tests.server.served_http import RESET, Reader, get, post
 from tests.server.traffic import Count, Traffic, after
 
-RESET = b"\1\0\0\0\0\0\0\0"
-"""For SO_LINGER: the connection ends at once, with a reset."""
 CUT = (b"", b"POST /pre", post(body=BODY)[:-1], post(body=BODY), get("/metrics"), post(body=BODY) * 20)
 """What clients have sent when they go."""
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ from server.protocol import FastLane
 SECONDS = 30
 """How long to wait for what must happen; it takes well under one."""
 BODY = b'{"instances":[[1,2,3,4]]}'
+RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: whoever closes the connection resets it."""
 
 
 class SlowRoad(FastLane):

@@ -26,7 +26,7 @@ from PIL import Image
 
 from server.bounds import Bounds
 from tests import tiny
-from tests.server.served_http import Answer, get, parse, post, read_all, until
+from tests.server.served_http import RESET, Answer, get, parse, post, read_all, until
 
 LIVE = "/v2/health/live"
 PICTURES = "/v1/ensembles/pictures/predict"
@@ -665,6 +665,6 @@ def test_whoever_goes_at_once(server: Hostile) -> None:
     for data in (b"", b"GET", post(body=BODY), post(body=BODY)[:-1], get(LIVE)):
         for _ in range(50):
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 connection.sendall(data)
     until(lambda: server.send(get(LIVE, close=True))[0].status == 200)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from server.engine import Engine
 from server.protocol import FastLane
 from server.settings import Settings
 from tests import tiny
-from tests.server.served_http import BODY, SECONDS, Reader, Served, SlowRoad, get, parse, post, served, until
+from tests.server.served_http import BODY, RESET, SECONDS, Reader, Served, SlowRoad, get, parse, post, served, until
 from tests.server.test_telemetry import value
 
 LIVE = "/v2/health/live"
@@ -174,7 +173,7 @@ class TestClients:
             connection.sendall(post() * 3)
             until(lambda: gate.inside == 2)
             if reset:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             else:
                 # While requests are queued nothing is read, and so no end is seen either; a lone one is watched.
                 gate.open.set()
@@ -196,7 +195,7 @@ class TestClients:
             with server.connect() as connection:
                 connection.sendall(post() * (i % 3 + 1))
                 if i % 2:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         until(lambda: not server.connections and not server.tasks)
         assert parse(server.send(post(close=True)))[0].status == 200
 
@@ -236,7 +235,7 @@ class TestClients:
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(post(body=body) * 2)
             until(lambda: any(protocol.flow.write_paused for protocol in set(server.connections)))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         until(lambda: not server.connections and not server.tasks)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from tests.fuzz.mutate import mutate
 from tests.fuzz.requests import Requests
 from tests.fuzz.sockets import make_seeds
 from tests.server import test_hostile as kinds
-from tests.server.served_http import get, post
+from tests.server.served_http import RESET, get, post
 
 AT_ONCE = 24
 SECONDS = 30.0
@@ -26,8 +25,6 @@ MAY_GO_UNHEARD = 64 << 10
 """Of a longer request the answer may be lost, as it comes before the request was read."""
 BUSY = frozenset({503})
 """What anybody may be told."""
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER: what is closed is reset."""
 
 
 @dataclass(frozen=True, slots=True)
