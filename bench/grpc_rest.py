@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.serving import serving
+from export.commands import count, positive
 from server.rpc.inference_pb2 import ModelInferRequest
 
 MODEL, INPUT, SHAPE = "fashion-fast", "image", (28, 28, 1)
@@ -32,15 +33,15 @@ Ask = Callable[[], Awaitable[None]]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The Open Inference Protocol over gRPC beside HTTP.")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
-    parser.add_argument("--rows", default="1,32")
-    parser.add_argument("--connections", default="1,8")
+    parser.add_argument("--seconds", type=positive, default=3.0, help="for each figure")
+    parser.add_argument("--rows", type=_counts, default="1,32")
+    parser.add_argument("--connections", type=_counts, default="1,8")
     options = parser.parse_args(arguments)
     table = Table("rows", "connections", "over", "requests/s", "p50 ms", "p99 ms", "worker µs/request")
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", workers=1) as server:
         (worker,) = server.ready()
-        for n_rows in map(int, options.rows.split(",")):
-            for connections in map(int, options.connections.split(",")):
+        for n_rows in options.rows:
+            for connections in options.connections:
                 for name, run in (
                     ("HTTP", _over_http(server.port, n_rows)),
                     ("gRPC", _over_grpc(server.rpc_port, n_rows)),
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     figures = asyncio.run(_measure(run, worker, connections, options.seconds))
                     table.add_row(str(n_rows), str(connections), name, *figures)
     Console().print(table)
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers with commas between them. Raises ArgumentTypeError."""
+    return [count(number) for number in text.split(",")]
 
 
 def _pixels(n_rows: int) -> bytes:

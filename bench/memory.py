@@ -4,6 +4,7 @@ A server of one worker; of each kind of body, `CLIENTS` come at once, twice, eac
 What counts is the worker's proportional share of memory (PSS), looked at all the while, above what it was at rest.
 """
 
+import argparse
 import gzip
 import io
 import itertools
@@ -112,16 +113,20 @@ def make_cases() -> dict[str, Case]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
+    parser.add_argument("kind", nargs="?", default="", help="only the bodies whose name holds this (default: all)")
+    wanted = parser.parse_args().kind
     over, say = 0, Console(soft_wrap=True, highlight=False, markup=False).print
     kinds = make_cases()
-    cases = {name: [case] for name, case in kinds.items()} | {"one of each": list(kinds.values())}
+    every = {name: [case] for name, case in kinds.items()} | {"one of each": list(kinds.values())}
+    cases = {name: case for name, case in every.items() if wanted in name}
+    if not cases:
+        parser.error(f"expected a part of one of {', '.join(every)}; got {wanted!r}")
     with tempfile.TemporaryDirectory() as folder:
         for write in (tiny.write_ensemble, tiny.write_picture_ensemble, tiny.write_table_ensemble):
             write(Path(folder) / "models", max_batch_size=4096)
         say("| bodies | answers | MiB above rest, at most | times max_body_bytes |\n|---|---|---|---|")
         for name, case in cases.items():
-            if len(sys.argv) > 1 and sys.argv[1] not in name:
-                continue
             with running(Path(folder), "--workers", "1") as server:
                 statuses, taken = flood(server, case)
             over += taken > MOST * LIMIT

@@ -23,8 +23,9 @@ from rich.table import Table
 from bench.offered import Answer, Load, offer, percentile, saturate
 from bench.peers import bodies, machine
 from bench.peers.cells import parse
-from bench.peers.workloads import ROOT, prepare
+from bench.peers.workloads import ROOT, prepare, workload
 from bench.serving import Serving, serving
+from export.commands import count, positive
 
 RESULTS = ROOT / "bench" / "results" / "overload.json"
 WORKLOADS = ("heavy", "heavy-200")
@@ -91,10 +92,10 @@ class Found:
 def main(arguments: Sequence[str] | None = None) -> int:
     """1 if something was missed."""
     parser = argparse.ArgumentParser("python -m bench.overload", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the overload (default: %(default)s)")
-    parser.add_argument("--before", type=float, default=10.0, help="of each other part (default: %(default)s)")
-    parser.add_argument("--workloads", nargs="+", default=WORKLOADS, help="(default: heavy heavy-200)")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=positive, default=20.0, help="of the overload (default: %(default)s)")
+    parser.add_argument("--before", type=positive, default=10.0, help="of each other part (default: %(default)s)")
+    parser.add_argument("--workloads", nargs="+", type=workload, default=WORKLOADS, help="(default: heavy heavy-200)")
+    parser.add_argument("--workers", type=count, default=2)
     parser.add_argument("--options", default="", help="more options of the server, with spaces between them")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)

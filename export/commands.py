@@ -105,7 +105,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _out(_add(commands, "train", "do every step of a recipe and publish its ensembles", train))
     found = _add(commands, "search", "search architectures for the least log-loss, cost and size at once", search)
     found.add_argument("--search", metavar="NAME", help="one of the recipe's [[searches]] (default: all)")
-    found.add_argument("--trials", type=_count, help="in place of the recipe's")
+    found.add_argument("--trials", type=count, help="in place of the recipe's")
     found.add_argument(
         "--budget", type=_budget, metavar="TIME", help="such as 90s, 20m or 2h, in place of the recipe's"
     )
@@ -124,8 +124,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "--member", action="append", default=[], metavar="NAME", help="only this one; may be repeated"
         )
     selected = _add(commands, "select", "choose the members of each ensemble, within limits of cost and size", select)
-    selected.add_argument("--max-cost-us", type=_positive, metavar="US", help="microseconds a row, of all members")
-    selected.add_argument("--max-size-mb", type=_positive, metavar="MB", help="of all members' graphs")
+    selected.add_argument("--max-cost-us", type=positive, metavar="US", help="microseconds a row, of all members")
+    selected.add_argument("--max-size-mb", type=positive, metavar="MB", help="of all members' graphs")
     _ensemble(selected)
     _ensemble(_add(commands, "fit", "fit temperatures, weights and the default strategy", fit))
     published = _add(commands, "publish", "pack and publish the next version of each ensemble", publish)
@@ -162,13 +162,14 @@ def _run(options: argparse.Namespace, progress: Progress) -> "Run":
     return Run(load_recipe(options.recipe), work=options.work, data=options.data, progress=progress)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """For an option. Raises ArgumentTypeError, as `positive` does."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a whole number above zero, got {text!r}")
     return int(text)
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -4,6 +4,8 @@ Each is a folder: `members/` has a graph a member for the peers, `packed.onnx` a
 and `repository/` both for Committee.
 """
 
+import argparse
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +25,15 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "bench" / ".work"
 FASHION = ROOT / "models" / "fashion" / "1"
 CHANNELS = 88
+NAME = re.compile(r"fashion|heavy(-[1-9][0-9]{0,3})?|members-[1-9][0-9]{0,2}")
 """Of the heavy members' convolutions, so that five of them take about 5 ms a row on one core of 2 to 3 GHz."""
+
+
+def workload(name: str) -> str:
+    """A name that `prepare` takes, for an option. Raises ArgumentTypeError."""
+    if not NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"expected fashion, heavy, heavy-N or members-N; got {name!r}")
+    return name
 
 
 def prepare(name: str, work: Path = WORK) -> Path:

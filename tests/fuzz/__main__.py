@@ -14,6 +14,7 @@ from random import Random
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from export.commands import count, positive
 from tests.fuzz.graphs import Graphs
 from tests.fuzz.requests import Requests
 from tests.fuzz.sockets import Storm, memory_of, serving
@@ -31,8 +32,8 @@ def main() -> int:
     parser.add_argument(
         "targets", nargs="*", metavar="TARGET", help=f"some of {', '.join((*TARGETS, SERVER))} (default: all)"
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="for all of them together (default: 5)")
-    parser.add_argument("--inputs", type=int, default=None, help="of each target, in place of minutes")
+    parser.add_argument("--minutes", type=positive, default=5.0, help="for all of them together (default: 5)")
+    parser.add_argument("--inputs", type=count, default=None, help="of each target, in place of minutes")
     parser.add_argument("--seed", type=int, default=None, help="of the random numbers (default: the time)")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from export.commands import positive
 from tests.soak.run import Found, Way, soak
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +26,8 @@ BEGIN, END = "<!-- soak: begin -->\n", "<!-- soak: end -->\n"
 def main(arguments: Sequence[str] | None = None) -> int:
     """1 if something did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the load (default: %(default)s)")
-    parser.add_argument("--part", type=float, default=0.7, help="of what can be answered (default: %(default)s)")
+    parser.add_argument("--minutes", type=positive, default=60.0, help="of the load (default: %(default)s)")
+    parser.add_argument("--part", type=positive, default=0.7, help="of what can be answered (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the random numbers (default: the time)")
     parser.add_argument("--out", type=Path, default=WORK, help="folder of samples.jsonl, soak.svg and the server's log")
     parser.add_argument("--docs", action="store_true", help="write the picture and the table into docs/ too")

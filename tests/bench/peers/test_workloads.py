@@ -1,5 +1,6 @@
 """What is served is the same for all: members apart, packed, and as Committee's repository."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from bench.peers.bodies import rows
 from bench.peers.servers.members import Member, Members
-from bench.peers.workloads import FASHION, heavy, open_graph, prepare, repeated, unpack
+from bench.peers.workloads import FASHION, heavy, open_graph, prepare, repeated, unpack, workload
 from server.repository import load_version
 from server.session import Session
 
@@ -58,3 +59,14 @@ def test_heavy_members_are_not_alike() -> None:
         for model in (first, second)
     ]
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["fashion", "heavy", "heavy-200", "members-7"])
+def test_these_are_workloads(name: str) -> None:
+    assert workload(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "none", "heavy-", "heavy-0", "members", "members-x", "../fashion"])
+def test_others_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"members-N; got '{name}'"):
+        workload(name)
