@@ -108,6 +108,13 @@ class Pool:
         """Seconds since the beginning."""
         return self._loop.time() - self.began
 
+    async def open(self, count: int) -> None:
+        """So many connections, before the beginning. Raises OSError."""
+        for _ in range(count):
+            await self._connect()
+        self._idle.extend(self._all)
+        self.began = self._loop.time()
+
     def send(self, request: int, due: float) -> None:
         """One of the requests, that is due so many seconds after the beginning."""
         self.in_flight += 1
@@ -125,12 +132,16 @@ class Pool:
 
     async def _open(self, sent: _Sent) -> None:
         try:
-            _, connection = await self._loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+            connection = await self._connect()
         except OSError:
             self.answered(sent, b"HTTP/1.1 000", b"")
             return
-        self._all.add(connection)
         connection.send(self._requests[sent.request], sent)
+
+    async def _connect(self) -> _Connection:
+        _, connection = await self._loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+        self._all.add(connection)
+        return connection
 
     def free(self, connection: _Connection) -> None:
         if self._waiting:
@@ -158,9 +169,10 @@ class Pool:
         while self.in_flight and self._loop.time() < end:
             await asyncio.sleep(0.01)
         unanswered = self.in_flight
-        for connection in self._all | set(self._idle):
+        for connection in self._all:
             connection.close()
-        await asyncio.sleep(0)
+        while self._all:
+            await asyncio.sleep(0.001)
         return unanswered
 
 
@@ -200,11 +212,22 @@ async def saturate(port: int, requests: Sequence[bytes], *, connections: int, se
 
 
 async def offer(
-    port: int, requests: Sequence[bytes], *, rate: float, seconds: float, connections: int, seed: int = 0
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    seconds: float,
+    connections: int,
+    ready: int = 0,
+    seed: int = 0,
 ) -> Load:
-    """So many a second, at random times, whatever becomes of them."""
+    """So many a second, at random times, whatever becomes of them; over `ready` connections that are there before.
+
+    They take turns: where there are only few, some workers of the server are asked more than others.
+    """
     answers: list[Answer] = []
     pool = Pool(port, requests, limit=connections, on_answer=answers.append)
+    await pool.open(ready)
     rng = np.random.default_rng(seed)
     gaps = rng.exponential(1 / rate, int(rate * seconds * 1.5) + 100)
     for k, due in enumerate(np.cumsum(gaps).tolist()):

@@ -29,15 +29,15 @@ from export.commands import count, positive
 
 RESULTS = ROOT / "bench" / "results" / "overload.json"
 WORKLOADS = ("heavy", "heavy-200")
-BUSY = 16
+BUSY = 8
 """Connections that find the capacity: enough for work to wait always, few enough for none to be refused."""
-CONNECTIONS = 4000
+READY, CONNECTIONS = 64, 4000
 PART, TIMES = 0.8, 10
 WINDOW, STEP = 1.0, 0.25
 """Seconds of answers that are judged together, and between two such."""
 NORMAL = 2.0
 """How many times the 99th percentile at 80 % is normal yet."""
-PROBE_SECONDS = 0.2
+PROBE_SECONDS = 1.0
 PROBED = ("/v2/health/live", "/v2/health/ready", "/metrics")
 GOODPUT, ACCEPTED, REFUSED_SECONDS, RECOVERED_SECONDS = 0.95, 2.0, 0.020, 5.0
 """What is meant to be reached."""
@@ -126,14 +126,20 @@ async def _measure(server: Serving, before: float, seconds: float, console: Cons
     busy = await saturate(server.port, requests, connections=BUSY, seconds=before)
     capacity = len(busy.of(200)) / before
     console.print(f"{PART:.0%} of {capacity:.0f}/s …")
-    usual = await offer(server.port, requests, rate=PART * capacity, seconds=before, connections=CONNECTIONS)
+    usual = await offer(
+        server.port, requests, rate=PART * capacity, seconds=before, connections=CONNECTIONS, ready=READY
+    )
     console.print(f"{TIMES} times {capacity:.0f}/s …")
     clock, own = machine.clock(server.workers()), time.process_time()
     probing = asyncio.create_task(_probe(server.port, seconds))
-    over = await offer(server.port, requests, rate=TIMES * capacity, seconds=seconds, connections=CONNECTIONS, seed=1)
+    over = await offer(
+        server.port, requests, rate=TIMES * capacity, seconds=seconds, connections=CONNECTIONS, ready=READY, seed=1
+    )
     took = machine.clock(server.workers())
     console.print(f"{PART:.0%} again …")
-    after = await offer(server.port, requests, rate=PART * capacity, seconds=before, connections=CONNECTIONS, seed=2)
+    after = await offer(
+        server.port, requests, rate=PART * capacity, seconds=before, connections=CONNECTIONS, ready=READY, seed=2
+    )
     probes = await probing
     shares = machine.shares(clock, took)
     return judge(

@@ -19,6 +19,8 @@ STANDING_SECONDS = 0.25
 LITTLE_SECONDS = 0.5
 OVERLOAD_SECONDS = 1.0
 """For how long some were refused for that, if there is an overload; and for how long nobody was, once it is over."""
+SPARE = 0.05
+"""The part of as long a time in which nothing was to do, once it is over."""
 SHORT_SECONDS, SHORT_REQUESTS = 0.05, 4
 """How short the queue is kept during an overload: so that work never runs out, whatever a request costs."""
 LITTLE_FACTOR = 5
@@ -42,6 +44,34 @@ class Ticket:
     since: float
 
 
+@dataclass(slots=True)
+class _Overload:
+    """More come than can be answered: some are refused one soon after the other, and work never runs out."""
+
+    since: float = -inf
+    """When the first of them was refused."""
+    last: float = -inf
+    window: float = -inf
+    """Since when `spare` is added up: seconds in which there was nothing to do."""
+    spare: float = 0.0
+
+    def goes_on(self, now: float) -> bool:
+        return self.last - self.since > OVERLOAD_SECONDS >= now - self.last
+
+    def refuse(self, now: float) -> None:
+        if now - self.last > OVERLOAD_SECONDS:
+            self.since = now
+        self.last = now
+
+    def rest(self, begin: float, end: float) -> None:
+        """There was nothing to do."""
+        if end - self.window > OVERLOAD_SECONDS:
+            self.window, self.spare = begin, 0.0
+        self.spare += end - begin
+        if self.spare > SPARE * OVERLOAD_SECONDS:
+            self.since = self.last = -inf
+
+
 class Admission:
     """`max_wait` seconds is the longest that a request may wait for others; `max_rows` may be there at once."""
 
@@ -54,9 +84,8 @@ class Admission:
         """Of those that are done in one turn."""
         self._long: set[Ticket] = set()
         """The others."""
-        self._busy_since = monotonic()
-        self._refusing_since = self._refused = -inf
-        """When the first and the last were refused of a row of those who would have waited for more than a little."""
+        self._busy_since = self._idle_since = monotonic()
+        self._overload = _Overload()
         self._pace = 1.0
         """Seconds that a second of members' time takes, with all that is done beside."""
 
@@ -72,7 +101,7 @@ class Admission:
         if self._inside < SHORT_REQUESTS:
             return
         wait, now = self.wait(), monotonic()
-        if wait > SHORT_SECONDS and self._is_overload(now):
+        if wait > SHORT_SECONDS and self._overload.goes_on(now):
             raise _overloaded(self._stands(wait, now), wait)
 
     def enter(self, seconds: float, rows: int, *, left: float | None, turn: float) -> Ticket:
@@ -83,6 +112,7 @@ class Admission:
         """
         now = monotonic()
         if not self._inside:
+            self._overload.rest(self._idle_since, now)
             self._busy_since, self._seconds = now, 0.0
         elif left is not None and (reason := self._why_not(seconds, rows, left, now)):
             raise _overloaded(reason, self.wait(seconds))
@@ -103,8 +133,11 @@ class Admission:
             self._long.remove(ticket)
         else:
             self._seconds -= ticket.seconds
+        now = monotonic()
+        if not self._inside:
+            self._idle_since = now
         if answered and ticket.ahead > TELLING_SECONDS:
-            pace = (monotonic() - ticket.since) / ticket.ahead
+            pace = (now - ticket.since) / ticket.ahead
             self._pace += LEARNING * (min(max(pace, 1.0), 100.0) - self._pace)
 
     def _ahead(self, seconds: float) -> float:
@@ -126,19 +159,14 @@ class Admission:
 
     def _is_too_long(self, wait: float, seconds: float, now: float) -> bool:
         """Whether a request of so many seconds would wait for more than a little, though there is no burst."""
-        if self._is_overload(now):
+        if self._overload.goes_on(now):
             return wait > SHORT_SECONDS and self._inside >= SHORT_REQUESTS
         standing = now - self._busy_since > STANDING_SECONDS
         return standing and wait > max(LITTLE_SECONDS, LITTLE_FACTOR * seconds * self._pace)
 
-    def _is_overload(self, now: float) -> bool:
-        return self._refused - self._refusing_since > OVERLOAD_SECONDS >= now - self._refused
-
     def _stands(self, wait: float, now: float) -> str:
         """That one is refused now as the queue stands."""
-        if now - self._refused > OVERLOAD_SECONDS:
-            self._refusing_since = now
-        self._refused = now
+        self._overload.refuse(now)
         return f"others take {wait:.3f} s, and have for a while"
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -11,13 +12,22 @@ Say = Callable[[bytes], bytes | None]
 
 
 @asynccontextmanager
-async def answering(say: Say, *, after: float = 0.0) -> AsyncIterator[int]:
-    """A server, by its port: what it says to the path of a request; None: it closes."""
+async def answering(
+    say: Say, *, after: float = 0.0, on_request: Callable[[int], object] = lambda port: None
+) -> AsyncIterator[int]:
+    """A server, by its port: what it says to the path of a request; None: it closes.
+
+    `on_request` is told the client's port.
+    """
+
+    going: set[asyncio.Task[None] | None] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        going.add(asyncio.current_task())
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                on_request(writer.get_extra_info("peername")[1])
                 said = say(head.split(b" ")[1])
                 if said is None:
                     break
@@ -29,10 +39,12 @@ async def answering(say: Say, *, after: float = 0.0) -> AsyncIterator[int]:
             pass
         finally:
             writer.close()
+            going.discard(asyncio.current_task())
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
+        while going:  # their clients have gone
+            await asyncio.sleep(0.001)
 
 
 def fine(path: bytes) -> bytes:
@@ -56,6 +68,19 @@ def test_each_request_is_sent_when_it_is_due_and_its_answer_read_whole() -> None
         assert 0 <= answer.due <= 0.5
         assert answer.seconds > 0
     assert not found.answers[0].says_when
+
+
+def test_connections_that_are_there_take_turns() -> None:
+    asked: list[int] = []
+
+    async def go() -> Load:
+        async with answering(fine, on_request=asked.append) as port:
+            return await offer(port, REQUESTS, rate=100, seconds=0.4, connections=8, ready=8)
+
+    found = asyncio.run(go())
+    counts = Counter(asked)
+    assert len(found.of(200)) == len(asked) > 16
+    assert len(counts) == 8
 
 
 def test_waiting_for_a_connection_counts() -> None:

@@ -11,6 +11,7 @@ from server.admission import (
     OVERLOAD_SECONDS,
     SHORT_REQUESTS,
     SHORT_SECONDS,
+    SPARE,
     STANDING_SECONDS,
     TELLING_SECONDS,
     Admission,
@@ -230,6 +231,26 @@ def test_an_overload_is_over_once_nobody_was_refused_for_a_while(clock: Clock) -
     clock.now += STANDING_SECONDS + 0.01
     enter(admission, 0.001)  # a queue that stands, and is no longer than a little
     assert SHORT_SECONDS < admission.wait() < LITTLE_SECONDS
+
+
+def test_an_overload_is_over_once_there_was_nothing_to_do_now_and_then(clock: Clock) -> None:
+    """Though the queue is longer than a short one at times, and then some are refused."""
+    admission = make()
+    for ticket in refuse_for_a_while(admission, clock):
+        admission.leave(ticket, answered=False)
+    rests = 0
+    while True:
+        tickets = [enter(admission, SHORT_SECONDS) for _ in range(SHORT_REQUESTS)]
+        try:
+            tickets.append(enter(admission, 0.001))
+        except Overloaded:
+            rests += 1
+        for ticket in tickets:
+            admission.leave(ticket, answered=False)
+        if len(tickets) > SHORT_REQUESTS:
+            break
+        clock.now += SPARE * OVERLOAD_SECONDS / 5
+    assert rests == 6  # the last of them is only seen to be the one too many when the next has come
 
 
 def test_few_that_are_refused_now_and_then_are_no_overload(clock: Clock) -> None:
