@@ -40,7 +40,7 @@ GRACE_SECONDS = 30
 LET_IN_SECONDS = 1.0
 """How long the workers may take to accept those that have."""
 HASTE_SECONDS = 2
-"""The same once it has been asked for twice."""
+"""The same once it has been asked for twice; and how long a worker may take that has nothing in flight yet."""
 AGAIN_SECONDS = 1.0
 """How long it takes until the next tries, after a worker that has died before it served, or could not be made."""
 DEPTH = 12
@@ -120,7 +120,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def _judge(self, pid: int, watched: _Watched, now: float) -> None:
         if watched.until is not None and now > watched.until:
-            logger.error("a worker has not ended in %g seconds, so it is killed", GRACE_SECONDS, extra={"worker": pid})
+            if watched.beat:
+                logger.error("a worker has not ended in %g seconds: it is killed", GRACE_SECONDS, extra={"worker": pid})
             watched.until = None
             os.kill(pid, signal.SIGKILL)
         elif watched.retired or watched.killed:
@@ -161,7 +162,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]
             watched = self._watched[pid]
             if not watched.told:
                 watched.told = True
-                watched.until = monotonic() + GRACE_SECONDS
+                serves = self._shares.sign(watched.place, pid) is not None
+                watched.until = monotonic() + (GRACE_SECONDS if serves else HASTE_SECONDS)
                 os.kill(pid, signal.SIGTERM)
 
     # ---- Birth and death --------------------------------------------------------------------------------------------
