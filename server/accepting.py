@@ -14,6 +14,7 @@ import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from uvicorn.config import Config
 from uvicorn.server import Server
@@ -28,6 +29,7 @@ EXHAUSTED_SECONDS = 1.0
 """How long to wait when there are no more file descriptors, or no memory for another connection."""
 OPENING_SECONDS = 2.0
 """How long the stop waits for connections that are being opened: by TLS, clients take part in that."""
+T = TypeVar("T")
 _BACKLOG, _BACKLOG_AT = struct.Struct("=I"), 24
 """Where Linux's `tcp_info` says of a listening socket how many connections wait."""
 
@@ -57,7 +59,7 @@ class Acceptor:
         self._loop.add_reader(listener.fileno(), self._on_connection)
 
     def tell(self) -> None:
-        """The others how many connections there are: they may have become fewer."""
+        """The others how many connections there are."""
         self._shares.tell(self._count() + len(self._opening))
 
     def close(self) -> None:
@@ -130,6 +132,18 @@ def waiting(listener: socket.socket) -> int:
         return 0
 
 
+class Connections(set[T]):
+    """Says at once when there are fewer: whoever loses many may otherwise be left out when as many come back."""
+
+    def __init__(self, on_fewer: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_fewer = on_fewer
+
+    def discard(self, connection: object, /) -> None:
+        super().discard(connection)
+        self._on_fewer()
+
+
 class SpreadingServer(Server):
     """Uvicorn's, whose connections are spread over the workers; `place` is this one's among them."""
 
@@ -137,6 +151,7 @@ class SpreadingServer(Server):
         super().__init__(config)
         self._shares, self._place = shares, place
         self._acceptors: list[Acceptor] = []
+        self.server_state.connections = Connections(self._tell)
         self._beating: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -175,10 +190,13 @@ class SpreadingServer(Server):
             with suppress(asyncio.CancelledError):
                 await self._beating
 
+    def _tell(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.tell()
+
     async def _beat(self) -> None:
         """Also while it drains: a loop that stands says nothing."""
         while True:
-            for acceptor in self._acceptors:
-                acceptor.tell()
+            self._tell()
             self._shares.beat()
             await asyncio.sleep(BEAT_SECONDS)

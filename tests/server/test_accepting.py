@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from server import accepting
-from server.accepting import Acceptor
+from server.accepting import Acceptor, Connections
 from server.shares import Shares
 from tests.server.test_shares import PEER, joined
 
@@ -17,7 +17,7 @@ from tests.server.test_shares import PEER, joined
 class Held(asyncio.Protocol):
     """Counts itself as long as it is connected."""
 
-    def __init__(self, held: "set[Held]") -> None:
+    def __init__(self, held: "Connections[Held]") -> None:
         self.held = held
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -32,7 +32,7 @@ class Worker:
     """An acceptor, and the connections that it has accepted."""
 
     def __init__(self, path: Path) -> None:
-        self.held: set[Held] = set()
+        self.held: Connections[Held] = Connections(lambda: self.acceptor.tell())
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.shares = joined(path, 1)
         self.acceptor = Acceptor(
@@ -92,7 +92,8 @@ def test_others_see_how_many_it_has(tmp_path: Path) -> None:
         clients = [worker.connect() for _ in range(3)]
         await worker.told(peer, 3)
         clients[0].close()
-        await worker.told(peer, 2)
+        await worker.until(2)
+        assert peer.of_others() == [2]  # at once: as many may come back
         for client in clients:
             client.close()
 
