@@ -18,7 +18,7 @@ PROBES = Probes(100, 0, 20.0, 30.0)
 
 
 def judged(over: list[Answer], after: list[Answer], probes: Probes = PROBES) -> dict[str, bool]:
-    found = judge(100, USUAL, Load(10.0, over, 0), Load(10.0, after, 0), probes, load=0.1, foreign=0.0)
+    found = judge(100, USUAL, Load(10.0, over, 0), Load(10.0, after, 0), probes, load=0.1, foreign=0.0, cores=2)
     assert table(found).row_count > 5
     return found.verdicts()
 
