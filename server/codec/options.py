@@ -76,6 +76,8 @@ def parse_deadline(values: Iterable[str]) -> float | None:
 
 def join(one: RequestOptions, other: RequestOptions) -> RequestOptions:
     """What the two say together. Raises InvalidInput if they say different things about one option."""
+    if one is NO_OPTIONS or other is NO_OPTIONS:
+        return other if one is NO_OPTIONS else one
     return RequestOptions(**{name: _either(name, getattr(one, name), getattr(other, name)) for name in OPTIONS})
 
 

@@ -31,7 +31,7 @@ _HOLD_BYTES = frozenset({"UINT8", "UINT16", "UINT32", "UINT64", "INT16", "INT32"
 """Datatypes that hold the integers from 0 to 255."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make
 class InferBody:
     envelope: Envelope
     tensors: Sequence[Tensor]

@@ -36,7 +36,7 @@ MAX_DIMENSIONS = 16
 _LENGTH = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make
 class Tensor:
     """A named tensor, whose values have its shape.
 

@@ -5,11 +5,12 @@ They differ in how bytes come and go, and in nothing else. In this order: `admit
 """
 
 import asyncio
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from server.rest.body import coding_of, decode, decompress, length_of, media_of,
 from server.rest.reply import Headers, Reply, values_of
 from server.rest.state import State, engine_of
 
+T = TypeVar("T")
+
 DEADLINE = frozenset({b"x-request-deadline-ms", b"x-request-timeout-ms"})
 """Two ways to say the same."""
 SAYING = frozenset({b"content-type", b"content-encoding", b"accept", *DEADLINE})
@@ -41,8 +44,13 @@ class Asked:
     query: bytes = b""
     name: str | None = None
     version: int | None = None
-    terms: "_Terms | None" = None
-    """What headers and query say, once they have been read."""
+    terms: Any = None
+    """What headers and query say to the exchange that answers, once it has read them."""
+
+    def read(self, terms_of: Callable[[Headers, bytes], T], saying: Collection[bytes]) -> T:
+        """Its terms, of the headers of these names and the query: for who asks the same again."""
+        self.terms = terms = terms_of(tuple([header for header in self.headers if header[0] in saying]), self.query)
+        return terms
 
 
 @dataclass(slots=True)  # not frozen: that takes three times as long to make
@@ -93,9 +101,7 @@ async def answer_to(exchange: Exchange, request: Request, name: str | None = Non
 
 async def predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -> Reply:
     """The answer; `began`, of the loop's clock, is when the request came. Raises CommitteeError."""
-    if (terms := asked.terms) is None:
-        said = tuple([header for header in asked.headers if header[0] in SAYING])
-        terms = asked.terms = _read_terms(said, asked.query)
+    terms: _Terms = asked.terms or asked.read(_read_terms, SAYING)
     ensemble = by.engine.ensemble(asked.name, asked.version)
     if terms.form is None:
         return answer.not_acceptable()
@@ -157,7 +163,7 @@ def _read_terms(said: Headers, query: bytes) -> _Terms:
     """Remembered: clients say the same over and over. Raises InvalidInput, UnsupportedMediaType."""
     media, coding = media_of(said), coding_of(said)
     form = answer.choose_form(values_of(said, b"accept"))
-    queried = parse_query(query) or NO_OPTIONS
+    queried = parse_query(query)
     at_most = deadline_of(said)
     options, wanted = _agree(queried, NO_OPTIONS, form, at_most)
     return _Terms(media, coding, form, queried, at_most, options, wanted)
@@ -175,6 +181,7 @@ def _agree(
     return options, for_engine(options)
 
 
-def parse_query(query: bytes) -> RequestOptions | None:
-    """The options that it holds; None if it is empty. Raises InvalidInput."""
-    return parse_options(QueryParams(query).multi_items(), where="query") if query else None
+@lru_cache(maxsize=256)
+def parse_query(query: bytes) -> RequestOptions:
+    """The options that it holds. Raises InvalidInput."""
+    return parse_options(QueryParams(query).multi_items(), where="query") if query else NO_OPTIONS

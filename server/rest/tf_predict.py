@@ -5,7 +5,6 @@ from time import perf_counter
 
 from server import telemetry
 from server.codec.media import JSON
-from server.codec.options import NO_OPTIONS
 from server.codec.tf_serving import read_tf, write_tf
 from server.oip.infer import ask
 from server.oip.models import find_model
@@ -21,7 +20,7 @@ async def tf_predict(asked: Asked, body: bytes, by: Admitted, *, began: float) -
     Options stand in the query. A body is JSON, whatever its headers say.
     """
     model = find_model(by.engine, asked.name or by.engine.default, asked.version)
-    options = options_of(model, parse_query(asked.query) or NO_OPTIONS)
+    options = options_of(model, parse_query(asked.query))
     at_most = deadline_of(asked.headers)
     if (coding := coding_of(asked.headers)) is not None:
         body = await unpack(body, coding, by)
