@@ -7,6 +7,7 @@ number stands in a file that all of them map.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import socket
@@ -14,22 +15,24 @@ import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import Server
 
+from server.crowd import Connections
 from server.shares import Shares
 
 BEAT_SECONDS = 0.1
 """How often a worker says that it stirs, from when it serves until it ends."""
+COMPARE_BEATS = 10
+"""How many of them pass until it looks again whether it has too many connections: until those let go have come back."""
 DEFERRED_SECONDS = 0.005
 """How long a worker that has more connections leaves a new one to the others."""
 EXHAUSTED_SECONDS = 1.0
 """How long to wait when there are no more file descriptors, or no memory for another connection."""
 OPENING_SECONDS = 2.0
 """How long the stop waits for connections that are being opened: by TLS, clients take part in that."""
-T = TypeVar("T")
 _BACKLOG, _BACKLOG_AT = struct.Struct("=I"), 24
 """Where Linux's `tcp_info` says of a listening socket how many connections wait."""
 
@@ -132,18 +135,6 @@ def waiting(listener: socket.socket) -> int:
         return 0
 
 
-class Connections(set[T]):
-    """Says at once when there are fewer: whoever loses many may otherwise be left out when as many come back."""
-
-    def __init__(self, on_fewer: Callable[[], None]) -> None:
-        super().__init__()
-        self._on_fewer = on_fewer
-
-    def discard(self, connection: object, /) -> None:
-        super().discard(connection)
-        self._on_fewer()
-
-
 class SpreadingServer(Server):
     """Uvicorn's, whose connections are spread over the workers; `place` is this one's among them."""
 
@@ -151,7 +142,8 @@ class SpreadingServer(Server):
         super().__init__(config)
         self._shares, self._place = shares, place
         self._acceptors: list[Acceptor] = []
-        self.server_state.connections = Connections(self._tell)
+        self._connections: Connections[Any] = Connections(self._tell)
+        self.server_state.connections = self._connections
         self._beating: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -196,7 +188,9 @@ class SpreadingServer(Server):
 
     async def _beat(self) -> None:
         """Also while it drains: a loop that stands says nothing."""
-        while True:
+        for beat in itertools.count():
             self._tell()
             self._shares.beat()
+            if beat % COMPARE_BEATS == 0:
+                self._connections.compare(self._shares.of_others())
             await asyncio.sleep(BEAT_SECONDS)

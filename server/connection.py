@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from server.bounds import Bounds
 from server.budget import Share
+from server.crowd import Connections
 from server.framing import (
     NO_HTTP,
     Refused,
@@ -85,6 +86,7 @@ class Bounded(Timed):
         self._n_dropped = 0
         self._stopping = False
         """Whether the next answer is the last."""
+        self._crowd = self.connections if isinstance(self.connections, Connections) else None
 
     # ---- The transport's calls --------------------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Bounded(Timed):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """What uvicorn calls when it is a request's turn."""
         self._current = cycle
-        if self._stopping and not self.pipeline:
+        if not self.pipeline and (self._stopping or (self._crowd is not None and self._crowd.let_one_go())):
             cycle.keep_alive = False
         if self._timer is not None:
             self._set_timer(self._seconds())  # nothing was read while it waited

@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from server import accepting
-from server.accepting import Acceptor, Connections
+from server.accepting import Acceptor
+from server.crowd import Connections
 from server.shares import Shares
 from tests.server.test_shares import PEER, joined
 

@@ -107,6 +107,38 @@ class TestServe:
             counts = [count for pid, count in shares(server) if pid]
             assert min(counts) >= 2  # over a shared listener one of them may have none
 
+    def test_connections_come_to_a_worker_that_has_taken_anothers_place(self, tmp_path: Path) -> None:
+        """Of clients that keep theirs as long as they may, and open another at once when one is gone."""
+        write_ensemble(tmp_path / "models")
+
+        def counts() -> list[int]:
+            return [count for pid, count in shares(server) if pid]
+
+        with running(tmp_path, "--workers", "2") as server, ExitStack() as held:
+            clients = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS) for _ in range(16)]
+            for client in clients:
+                held.callback(client.close)
+
+            def ask() -> None:
+                for client in clients:  # which connects again where it was told that the answer is the last
+                    client.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+                    assert client.getresponse().read().startswith(b'{"model":"tiny"')
+
+            ask()
+            killed = min(children(server))
+            os.kill(killed, signal.SIGKILL)
+            until(lambda: killed not in children(server))
+            for client in clients:
+                client.close()
+            ask()  # most of them before there is another worker
+            until(lambda: len(server.said("^ready to serve")) == 3)
+
+            def are_spread() -> bool:
+                ask()
+                return len(counts()) == 2 and min(counts()) >= 6
+
+            until(are_spread)
+
     def test_one_worker_by_options(self, tmp_path: Path) -> None:
         """Options win over the environment; a reload of a broken repository changes nothing."""
         folder = write_ensemble(tmp_path / "models")
@@ -354,7 +386,7 @@ def write_certificate(folder: Path) -> tuple[str, str]:
 
 def shares(server: Server) -> list[tuple[int, int]]:
     """Process id and number of connections of each worker, as the workers tell each other in a file that they map."""
-    worker = server.said("^ready to serve")[0]["pid"]
+    worker = next(entry["pid"] for entry in server.said("^ready to serve") if entry["pid"] in children(server))
     maps = Path(f"/proc/{worker}/maps").read_text().splitlines()
     [path] = {line.split()[-1] for line in maps if line.endswith("/connections")}
     return [(pid, count) for pid, count, _ in struct.iter_unpack("=iid", Path(path).read_bytes())]
