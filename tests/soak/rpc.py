@@ -25,6 +25,8 @@ RETRIES = {
     "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 """What comes in the moment in which a worker stops, gRPC's own server refuses so: `docs/reliability.md`."""
+UNBEGUN = "Received RST_STREAM with error code 7"
+"""HTTP/2's word, REFUSED_STREAM, for a call that has not been begun: gRPC's own, where more come than are taken up."""
 RECONNECTING = [
     ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIES}]})),
     ("grpc.use_local_subchannel_pool", 1),
@@ -79,7 +81,7 @@ class Calls:
     def _word(self, exc: grpc.aio.AioRpcError) -> str:
         if exc.code() is grpc.StatusCode.UNAVAILABLE and self._killed():
             return "cut"
-        if exc.code() is grpc.StatusCode.UNAVAILABLE and "busy" in (exc.details() or ""):
+        if exc.code() is grpc.StatusCode.UNAVAILABLE and any(word in str(exc) for word in ("busy", UNBEGUN)):
             return "refused"
         return "lost"
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -176,18 +176,16 @@ class Soak:
 
     async def run(self, out: Path) -> Found:
         calls = Calls(self._server.rpc_port, self._load.counts, lambda: self._trouble.has_killed)
-        found = await saturate(self._server.port, self._requests, connections=BUSY, seconds=self._way.find)
         await self._hostile.all_once()
+        rate = self._way.part * await self._find(calls)
         await asyncio.sleep(1)
-        rate = self._way.part * len(found.of(200)) / self._way.find
         rest = self._look()
         self._began = time.monotonic()
         half = self._way.seconds / 2
         task = self._progress.add_task("", total=self._way.seconds)
         await asyncio.gather(
             self._ask(rate),
-            calls.go_on(CALLS_PART * rate, self._way.seconds),
-            self._every(1 / (HOSTILE_PART * rate), self._way.seconds, self._throw),
+            *self._others(calls, rate, self._way.seconds),
             self._every(self._way.change, self._way.seconds, self._trouble.change),
             self._every(self._way.disturb, half, self._trouble.disturb),
             self._every(self._way.look, self._way.seconds, lambda: self._look_and_tell(task)),
@@ -209,7 +207,28 @@ class Soak:
         )
         self._load.faults += calls.faults
         draw(samples, out / "soak.svg")
-        return Found(checks, self._told(rate, found.of(200)))
+        return Found(checks, self._told(rate))
+
+    async def _find(self, calls: Calls) -> float:
+        """How many good requests a second can be answered beside the others that there will be."""
+
+        async def find() -> float:
+            found = await saturate(self._server.port, self._requests, connections=BUSY, seconds=self._way.find)
+            return len(found.of(200)) / self._way.find
+
+        alone = await find()
+        beside = asyncio.gather(*self._others(calls, self._way.part * alone, self._way.find))
+        found = await find()
+        await beside
+        return found
+
+    def _others(self, calls: Calls, rate: float, seconds: float) -> Sequence[Coroutine[None, None, None]]:
+        """What comes beside so many good requests a second over HTTP."""
+        until = time.monotonic() - self._began + seconds
+        return (
+            calls.go_on(CALLS_PART * rate, seconds),
+            self._every(1 / (HOSTILE_PART * rate), until, self._throw),
+        )
 
     async def _ask(self, rate: float) -> None:
         """Good requests, at random times, until the end."""
@@ -274,14 +293,18 @@ class Soak:
             if entry["level"] in ("error", "critical") and entry.get("worker") not in self._trouble.killed
         ]
 
-    def _told(self, rate: float, found: Sequence[Answer]) -> list[str]:
+    def _load_told(self, rate: float) -> str:
+        part, minutes = self._way.part, self._way.seconds / 60
+        return f"{minutes:g} minutes at {rate:.0f} good requests a second, {part:.0%} of what can be beside the others."
+
+    def _told(self, rate: float) -> list[str]:
         counts = self._load.counts
         words = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "asked")
         hostile = ", ".join(f"{name} {count:,}" for name, count in self._hostile.words.most_common())
         done = ", ".join(f"{name} {count:,}" for name, count in self._trouble.words.items())
         faults = [*self._load.faults[:10], *self._hostile.unmeant[:10], *self._trouble.failures[:10]]
         return [
-            f"{self._way.seconds / 60:g} minutes at {rate:.0f} requests a second, {self._way.part:.0%} of what can be.",
+            self._load_told(rate),
             f"Good requests: {words}.",
             f"Hostile clients: {hostile}.",
             f"Done to it: {done}.",

@@ -282,6 +282,14 @@ def test_what_is_refused_is_kept_no_longer(server: RpcServed, channel: grpc.Chan
     assert peak_of(worker) - before < 160 << 20  # of 320 that have come
 
 
+def test_however_many_are_refused_the_next_is_answered(server: RpcServed) -> None:
+    """On the same connection, of which gRPC refuses streams while it holds too many."""
+    with grpc.insecure_channel(server.address) as channel:
+        for _ in range(300):
+            assert refusal(channel, message(inputs=[TYPED], outputs=[{"name": "y"}]))[0] == INVALID
+        assert ask(channel, message(inputs=[TYPED])).model_name == "tiny"
+
+
 def peak_of(pid: int) -> int:
     """Bytes that a process has held at most."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
