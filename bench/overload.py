@@ -1,6 +1,6 @@
 """Ten times as much as the server can answer: `make overload`, written to bench/results/overload.json. On Linux.
 
-What is served costs about 6 ms a row, and then 25 ms: ten times its capacity can be sent from here too. Measured are
+What is served costs about 6 ms a row, and then 28 ms: ten times its capacity can be sent from here too. Measured are
 the capacity (busy connections), the 99th percentile at 80 % of it, what becomes of ten times as much, how long refusals
 take, whether health and metrics are answered meanwhile, and how long after it all is as before.
 """

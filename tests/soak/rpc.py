@@ -81,8 +81,10 @@ class Calls:
     def _word(self, exc: grpc.aio.AioRpcError) -> str:
         if exc.code() is grpc.StatusCode.UNAVAILABLE and self._killed():
             return "cut"
-        if exc.code() is grpc.StatusCode.UNAVAILABLE and any(word in str(exc) for word in ("busy", UNBEGUN)):
+        if exc.code() is grpc.StatusCode.UNAVAILABLE and "busy" in (exc.details() or ""):
             return "refused"
+        if exc.code() is grpc.StatusCode.UNAVAILABLE and UNBEGUN in str(exc):
+            return "unbegun"
         return "lost"
 
 
